@@ -1,0 +1,1 @@
+"""Activation: what each destination should know of each person, and how to bring it there."""

@@ -1,0 +1,50 @@
+"""What a user may declare about identity: identifier types, where they stand, and what protects people from wrong merges."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from cdp_assets.declaration import Declaration, Name, Path, Pattern
+
+
+class IdentifierSpec(Declaration):
+    """One type of identifier. The order of the declarations is their strength."""
+
+    type: Name
+    """Name of the type; `user_id`, `anonymous_id`, `email` and `phone` are usual."""
+    from_: tuple[Path, ...] = Field(alias="from", min_length=1)
+    """Where values of this type stand in an event, in order."""
+    normalise: Literal["none", "lower", "email", "phone"] = "none"
+    """How a value is brought to its one form; an invalid e-mail address or phone number is no identifier."""
+    default_region: str | None = None
+    """Two-letter region of phone numbers written without a country code; without it such numbers are dropped."""
+    blocked: tuple[Pattern, ...] = ()
+    """Patterns of values that identify nobody, matched against the whole normalised value."""
+    limit: int | None = Field(default=None, ge=1)
+    """The most identifiers of this type that one profile may hold; an edge that would exceed it is left out."""
+    shared_above: int | None = Field(default=None, ge=1)
+    """An identifier linked to more than this many user ids is shared, and no longer joins people."""
+    when_shared: Literal["alone", "by_time"] = "alone"
+    """What becomes of a shared identifier: it stands alone, or belongs to whoever was last seen with it."""
+
+
+class IdentitySpec(Declaration):
+    """config/identity.yaml"""
+
+    identifiers: tuple[IdentifierSpec, ...] = Field(min_length=1)
+    """The identifier types, strongest first. `user_id` and `anonymous_id` must be among them."""
+
+    @model_validator(mode="after")
+    def _types(self) -> IdentitySpec:
+        types = [each.type for each in self.identifiers]
+        for needed in ("user_id", "anonymous_id"):
+            if needed not in types:
+                raise ValueError(f"identifier type {needed} is missing; there are {', '.join(types)}")
+        if len(set(types)) != len(types):
+            raise ValueError("an identifier type is declared twice")
+        for each in self.identifiers:
+            if each.type == "user_id" and each.shared_above is not None:
+                raise ValueError("user_id can't be shared: sharing is counted in user ids")
+        return self

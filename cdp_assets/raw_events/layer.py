@@ -1,0 +1,174 @@
+"""The one writer of raw_events: takes sealed batches in order, and reads an hour again when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from cdp_assets.raw_events.schema import ERASED_KEYS, IMPORT_BATCHES, LAYER, RAW_EVENTS, REJECTED_EVENTS
+from cdp_assets.raw_events.transform import RawBatches, judged, sorted_out
+from cdp_assets.run import Run
+from cdp_resources.batch_reader import message_keys, read_lines
+from cdp_resources.inbox import Batch, Inbox
+from cdp_resources.lake import Table
+
+CHUNK_BYTES = 192 * 1024 * 1024
+"""Batches are read together up to this size: large enough for vectorised work, small enough to bound memory."""
+_KEYS = ["message_key", "message_key_high"]
+
+
+@dataclass(frozen=True)
+class RawReport:
+    """What a run did: batches taken, batches whose rows changed when read again, hours that are gone from the inbox, and counts by source."""
+
+    taken: int
+    changed: int
+    gone_hours: tuple[str, ...]
+    counts: pl.DataFrame
+
+
+def hour_of(batch: Batch) -> datetime:
+    """The batch's hour of receipt as an instant."""
+    return datetime.strptime(batch.hour, "%Y%m%d%H").replace(tzinfo=UTC)
+
+
+class _Keys:
+    """Keys of accepted messages with the hour of their batch: what a new batch is compared with."""
+
+    def __init__(self, raw: Table, batches: Table, erased: Table, window: timedelta) -> None:
+        self._raw, self._erased = raw, erased
+        self._window = window
+        self._hours = batches.scan().select("batch_seq", "hour").unique().collect()
+        self._parts: list[pl.DataFrame] = []
+        self._from: datetime | None = None
+
+    def before(self, first: Batch) -> pl.DataFrame:
+        """[message_key, message_key_high, batch_seq, hour] of batches before `first` inside its window."""
+        start = hour_of(first) - self._window
+        if self._from is None or start < self._from:
+            near = self._hours.filter(pl.col("hour") >= start)
+            seqs = near["batch_seq"].to_list()
+            stored = [
+                table.scan(seqs).select(*_KEYS, "batch_seq").collect().join(near, on="batch_seq", how="inner")
+                for table in (self._raw, self._erased)
+                if seqs
+            ]
+            self._parts, self._from = stored, start
+        parts = [part.filter(pl.col("batch_seq") < first.batch_seq) for part in self._parts]
+        schema = {"message_key": pl.Int64, "message_key_high": pl.Int64, "batch_seq": pl.Int64, "hour": pl.Datetime("us", "UTC")}
+        return pl.concat([pl.DataFrame(schema=schema), *parts])
+
+    def add(self, raw: pl.DataFrame, hours: pl.DataFrame) -> None:
+        """Remember what was just accepted."""
+        self._hours = pl.concat([self._hours, hours]).unique()
+        self._parts.append(raw.select(*_KEYS, "batch_seq").join(hours, on="batch_seq", how="inner"))
+
+
+def _chunks(inbox: Inbox, batches: Sequence[Batch], window: timedelta) -> Iterator[list[Batch]]:
+    """Neighbouring batches that are read together: bounded in bytes, and all inside one window of each other."""
+    chunk: list[Batch] = []
+    size = 0
+    for batch in batches:
+        length = inbox.path(batch).stat().st_size
+        hours = [hour_of(each) for each in (*chunk, batch)]
+        if chunk and (size + length > CHUNK_BYTES or max(hours) - min(hours) > window):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(batch)
+        size += length
+    if chunk:
+        yield chunk
+
+
+def _derive(inbox: Inbox, chunk: Sequence[Batch], keys: _Keys, window: timedelta) -> RawBatches:
+    lines = read_lines([(batch.batch_seq, inbox.path(batch)) for batch in chunk])
+    names = pl.DataFrame(
+        {
+            "batch_seq": [batch.batch_seq for batch in chunk],
+            "batch_id": [batch.batch_id for batch in chunk],
+            "hour": [hour_of(batch) for batch in chunk],
+        },
+        schema={"batch_seq": pl.Int64, "batch_id": pl.String, "hour": pl.Datetime("us", "UTC")},
+    )
+    ready = judged(lines.join(names, on="batch_seq", how="left", maintain_order="left"))
+    return sorted_out(ready, message_keys(ready["source"], ready["message_id"]), keys.before(chunk[0]), window)
+
+
+def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
+    """Take every sealed batch that is not yet in the table; read the batches of `redo_hours` ("YYYYMMDDHH") again.
+
+    With `run.full` every batch that is still in the inbox is read again. An hour that the inbox no longer holds keeps its rows and is named in the report.
+    """
+    window = timedelta(days=run.project.settings.dedupe_window_days)
+    inbox = run.inbox
+    with run.writing(LAYER):
+        raw, rejected, batches = (run.lake.table(spec) for spec in (RAW_EVENTS, REJECTED_EVENTS, IMPORT_BATCHES))
+        keys = _Keys(raw, batches, run.lake.table(ERASED_KEYS), window)
+        sealed = inbox.batches()
+        stored = set(batches.scan().select("batch_seq").unique().collect()["batch_seq"].to_list())
+        cursor = raw.cursor
+        again = [each for each in sealed if each.batch_seq <= cursor and (run.full or each.hour in redo_hours)]
+        missing = stored - {each.batch_seq for each in sealed}
+        gone = set()
+        if missing and (run.full or redo_hours):
+            hours = batches.scan(sorted(missing)).select("hour").unique().collect()["hour"]
+            gone = {f"{hour:%Y%m%d%H}" for hour in hours} & (set(redo_hours) if not run.full else {f"{hour:%Y%m%d%H}" for hour in hours})
+        changed = _again(run, again, sealed, cursor, (raw, rejected, batches), keys, window)
+        counts: list[pl.DataFrame] = []
+        pending = [each for each in sealed if each.batch_seq > cursor]
+        if changed:
+            keys = _Keys(raw, batches, run.lake.table(ERASED_KEYS), window)
+        for chunk in _chunks(inbox, pending, window):
+            done = _derive(inbox, chunk, keys, window)
+            seqs = [batch.batch_seq for batch in chunk]
+            _commit(run, done, seqs, (raw, rejected, batches))
+            keys.add(done.raw, done.counts.select("batch_seq", "hour").unique())
+            counts.append(done.counts)
+            run.say(f"raw_events: {done.counts['accepted'].sum():,} events of {len(seqs)} batches")
+        for table in (raw, rejected, batches):
+            table.tidy(run.as_of)
+    total = pl.concat(counts) if counts else pl.DataFrame(schema=IMPORT_BATCHES.schema)
+    return RawReport(len(pending), changed, tuple(sorted(gone)), total)
+
+
+def _commit(run: Run, done: RawBatches, seqs: Sequence[int], tables: tuple[Table, Table, Table]) -> bool:
+    """Secondary tables first; the primary's cursor moves last. True when rows that were there before changed."""
+    raw, rejected, batches = tables
+    before = raw.cursor
+    rejected.put_batches(done.rejected, seqs)
+    run.checkpoint("rejected_events")
+    batches.put_batches(done.counts, seqs)
+    run.checkpoint("import_batches")
+    changed = raw.put_batches(done.raw, seqs)
+    run.checkpoint("raw_events")
+    return changed and max(seqs) <= before
+
+
+def _again(
+    run: Run,
+    again: Sequence[Batch],
+    sealed: Sequence[Batch],
+    cursor: int,
+    tables: tuple[Table, Table, Table],
+    keys: _Keys,
+    window: timedelta,
+) -> int:
+    """Read batches again; when one's keys change, every later batch in its window is read again too."""
+    todo = {each.batch_seq: each for each in again}
+    changed = 0
+    while todo:
+        batch = todo.pop(min(todo))
+        before = tables[0].read([batch.batch_seq]).select(_KEYS)
+        done = _derive(run.inbox, [batch], keys, window)
+        if _commit(run, done, [batch.batch_seq], tables):
+            changed += 1
+        after = done.raw.select(_KEYS)
+        if before.join(after, on=_KEYS, how="anti").height or after.join(before, on=_KEYS, how="anti").height:
+            keys = _Keys(tables[0], tables[2], run.lake.table(ERASED_KEYS), window)
+            for later in sealed:
+                if batch.batch_seq < later.batch_seq <= cursor and abs(hour_of(later) - hour_of(batch)) <= window:
+                    todo[later.batch_seq] = later
+    return changed

@@ -1,0 +1,93 @@
+"""Lines of the inbox into raw events, refused rows and counts: clock skew, message ids, duplicates. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import polars as pl
+
+from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS, REJECTED_EVENTS, TYPES
+
+
+@dataclass(frozen=True)
+class RawBatches:
+    """The rows of some batches."""
+
+    raw: pl.DataFrame
+    rejected: pl.DataFrame
+    counts: pl.DataFrame
+
+
+def judged(lines: pl.DataFrame) -> pl.DataFrame:
+    """Lines with `refusal` (null: acceptable, `erased`: once there) and the event columns of docs/semantics.md, sections 1 and 2.
+
+    `lines`: as `cdp_resources.batch_reader.read_lines` gives them, with `batch_id`.
+    """
+    moved = pl.col("received_at") - (pl.col("sent_at") - pl.col("claimed_at"))
+    at = (
+        pl.when(pl.col("claimed_at").is_null())
+        .then(pl.col("received_at"))
+        .when(pl.col("sent_at").is_not_null())
+        .then(moved)
+        .otherwise(pl.col("claimed_at"))
+    )
+    at = pl.when(at > pl.col("received_at")).then(pl.col("received_at")).otherwise(at)
+    at = pl.when(at.dt.year() < 1900).then(pl.col("received_at")).otherwise(at)
+    claimed = pl.col("claimed_at")
+    adjusted = (pl.col("has_claimed_at") & claimed.is_null()) | (claimed.is_not_null() & (pl.col("timestamp") != claimed))
+    own_id = pl.col("message_id").is_not_null() & (pl.col("message_id") != "")
+    return lines.with_columns(
+        refusal=pl.when(pl.col("reason").is_not_null())
+        .then(pl.col("reason"))
+        .when(~pl.col("payload").str.starts_with("{"))
+        .then(pl.lit("the message is no object"))
+        .when(pl.col("type").is_null())
+        .then(pl.lit("the message has no type"))
+        .when(~pl.col("type").is_in(TYPES))
+        .then(pl.lit("the type is unknown; types are " + ", ".join(TYPES))),
+        message_id=pl.when(own_id).then(pl.col("message_id")).otherwise(pl.format("{}:{}", "batch_id", "offset")),
+        event=pl.when(pl.col("type").is_in(["page", "screen"])).then(pl.col("name")).otherwise(pl.col("event")),
+        timestamp=at,
+        received_date=pl.col("received_at").dt.date(),
+        line=pl.coalesce("line", "offset"),
+    ).with_columns(is_timestamp_adjusted=adjusted.fill_null(False))
+
+
+def sorted_out(lines: pl.DataFrame, keys: tuple[pl.Series, pl.Series], seen: pl.DataFrame, window: timedelta) -> RawBatches:
+    """Raw events without duplicates, refused rows, and counts by batch and source.
+
+    `lines`: of batches whose hours lie within one window, judged, in order of place, with `hour`. `keys`: the messages' 128-bit keys. `seen`: keys of earlier
+    batches [message_key, message_key_high, hour].
+    """
+    pair = ["message_key", "message_key_high"]
+    lines = lines.with_columns(message_key=keys[0], message_key_high=keys[1])
+    ok = lines.filter(pl.col("refusal").is_null())
+    old = seen.join(ok.select(pair).unique(), on=pair, how="semi")
+    if old.is_empty():
+        known = pl.repeat(False, ok.height, eager=True)
+    else:
+        # The latest hour that has the key decides whether any of them is inside the window.
+        latest = old.group_by(pair).agg(seen_at=pl.col("hour").max())
+        seen_at = ok.join(latest, on=pair, how="left", maintain_order="left")["seen_at"]
+        known = (seen_at >= ok["hour"] - window).fill_null(False)
+    fresh = ok.filter(~known)
+    raw = fresh.filter(pl.struct(pair).is_first_distinct())
+    by = ["batch_seq", "batch_id", "hour", "source"]
+    refused = pl.col("refusal").is_not_null()
+    erased = (pl.col("refusal") == "erased").fill_null(False)
+    counts = (
+        lines.group_by(by)
+        .agg(received=pl.len(), rejected=(refused & ~erased).sum(), erased=erased.sum())
+        .join(raw.group_by(by).agg(accepted=pl.len()), on=by, how="left")
+        .with_columns(pl.col("accepted").fill_null(0))
+        .with_columns(pl.col("received", "rejected", "erased", "accepted").cast(pl.Int64))
+        .with_columns(duplicates=pl.col("received") - pl.col("accepted") - pl.col("rejected") - pl.col("erased"))
+        .sort("batch_seq", "source")
+    )
+    rejected = lines.filter(refused & ~erased).with_columns(reason=pl.col("refusal"))
+    return RawBatches(
+        raw.select(list(RAW_EVENTS.columns)),
+        rejected.select(list(REJECTED_EVENTS.columns)),
+        counts.select(list(IMPORT_BATCHES.columns)),
+    )

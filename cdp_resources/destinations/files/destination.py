@@ -1,0 +1,95 @@
+"""Files: records are written as newline-delimited JSON, one file per batch, for whatever picks files up.
+
+A file `<folder>/<sync>/<number>.<operation>.ndjson` appears complete or not at all. A reader who applies the files of a folder in
+the order of their names has the present state: lines are `{"operation", "key", "fields"}`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from cdp_resources.destinations.batch import Batch, Verdict
+from cdp_resources.destinations.plugin import LocalPlugin, Settings
+
+
+class FilesSettings(Settings):
+    """Where files go."""
+
+    folder: str | None = None
+    """Folder, relative ones inside the exports of `CDP_HOME`, by default the exports themselves. Erasure rewrites its files."""
+
+
+class _Line(msgspec.Struct):
+    key: str
+
+
+def write(batch: Batch, settings: FilesSettings, exports: Path) -> list[Verdict]:
+    """Write one file and make it durable. Writing a batch again replaces its file by an equal one."""
+    if not batch.rows:
+        return []
+    encode = msgspec.json.encode
+    if batch.operation == "delete":
+        lines = [encode({"operation": "delete", "key": row.key}) for row in batch.rows]
+    else:
+        lines = [
+            encode({"operation": "upsert", "key": row.key, "fields": msgspec.Raw((row.payload or "{}").encode())})
+            for row in batch.rows
+        ]
+    folder = _folder(settings, exports) / _safe(batch.sync)
+    _replace(folder / f"{_safe(batch.idempotency_key)}.{batch.operation}.ndjson", b"\n".join(lines) + b"\n")
+    return [Verdict(row.key, "delivered") for row in batch.rows]
+
+
+def erase(settings: FilesSettings, exports: Path, keys: Collection[str]) -> int:
+    """Take the lines with these keys out of every file; files that end up empty are removed."""
+    wanted = frozenset(keys)
+    removed = 0
+    for path in sorted(_folder(settings, exports).glob("*/*.ndjson")):
+        lines = path.read_bytes().splitlines()
+        kept = [line for line in lines if msgspec.json.decode(line, type=_Line).key not in wanted]
+        if len(kept) == len(lines):
+            continue
+        removed += len(lines) - len(kept)
+        if kept:
+            _replace(path, b"\n".join(kept) + b"\n")
+        else:
+            path.unlink()
+    return removed
+
+
+def _folder(settings: FilesSettings, exports: Path) -> Path:
+    return exports / Path(settings.folder or "").expanduser()
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "_"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+PLUGIN = LocalPlugin(
+    settings=FilesSettings,
+    modes=("upsert", "mirror"),
+    max_batch_rows=10_000,
+    write=write,
+    erase=erase,
+    example={"folder": "crm"},
+)

@@ -1,0 +1,1 @@
+"""Any HTTP endpoint that takes records as JSON."""

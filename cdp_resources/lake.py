@@ -1,0 +1,382 @@
+"""The lake: Delta tables under one folder, and the commit protocol that keeps them exact.
+
+`Table` is a table per batch (rows of a batch are replaced whole); `KeyedTable` holds versions of rows by key. What the columns mean is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+CURSOR = "cursor"
+EPOCH = "epoch"
+"""Application transaction that counts the rewrites of batches that were already there: a change tells the layers after to rebuild."""
+SCHEMA = "schema"
+VACUUM_AFTER = timedelta(minutes=5)
+"""Files that a newer version no longer needs stay this long, for readers that began before."""
+SMALL_FILES = 48
+TARGET_BYTES = 128 * 1024 * 1024
+VERSION_COLUMNS: dict[str, pl.DataType] = {
+    "version": pl.Int64(),
+    "valid_from": pl.Datetime("us", "UTC"),
+    "is_deleted": pl.Boolean(),
+    "tier": pl.String(),
+}
+
+
+class StaleCommitError(RuntimeError):
+    """Another process committed to the table since it was read; nothing was written."""
+
+
+class SchemaVersionError(RuntimeError):
+    """The table on disk was written with another schema than this code reads."""
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One physical table: its place, its columns and the version of its schema."""
+
+    layer: str
+    name: str
+    columns: Mapping[str, pl.DataType]
+    """Column -> type, in order, without the bookkeeping columns of keyed tables."""
+    partition_by: str | None = None
+    keys: tuple[str, ...] = ()
+    """For keyed tables: the columns whose rows are replaced together."""
+    person: str = ""
+    """How a person is found in it, for erasure and access."""
+    schema_version: int = 1
+    loose: bool = field(default=False)
+    """True where declared columns come and go (traits): columns are then unified with what is stored."""
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.layer}/{self.name}"
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        return {**self.columns, **VERSION_COLUMNS} if self.keys else dict(self.columns)
+
+
+def _delta_schema(columns: Mapping[str, pl.DataType]) -> Any:
+    return pl.DataFrame(schema=dict(columns))
+
+
+class Lake:
+    """A folder of Delta tables, found by layer and name."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def table(self, spec: TableSpec) -> Table:
+        """The table per batch of `spec`, created empty when it is not there yet."""
+        return Table(self._open(spec), spec)
+
+    def keyed(self, spec: TableSpec) -> KeyedTable:
+        """The keyed table of `spec`, created empty when it is not there yet."""
+        return KeyedTable(self._open(spec), spec)
+
+    def path(self, spec: TableSpec) -> Path:
+        return self.root / spec.layer / spec.name
+
+    def _open(self, spec: TableSpec) -> DeltaTable:
+        path = self.path(spec)
+        try:
+            handle = DeltaTable(str(path))
+        except TableNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partition = spec.partition_by or ("tier" if spec.keys else None)
+            # Statistics on other columns would copy people's values into the log, where no erasure finds them.
+            stats = [name for name in ("batch_seq", "version", *spec.keys) if spec.schema.get(name) == pl.Int64]
+            try:
+                write_deltalake(
+                    str(path),
+                    _delta_schema(spec.schema),
+                    partition_by=[partition] if partition else None,
+                    mode="error",
+                    configuration={
+                        "delta.dataSkippingStatsColumns": ",".join(stats) or "none",
+                        "delta.checkpointInterval": "50",
+                        "delta.logRetentionDuration": "interval 1 hours",
+                        "delta.deletedFileRetentionDuration": "interval 1 hours",
+                    },
+                    commit_properties=CommitProperties(app_transactions=[Transaction(SCHEMA, spec.schema_version)]),
+                )
+            except Exception:
+                if not DeltaTable.is_deltatable(str(path)):  # otherwise another process created it at the same moment
+                    raise
+            handle = DeltaTable(str(path))
+        stored = handle.transaction_version(SCHEMA)
+        if stored != spec.schema_version:
+            raise SchemaVersionError(
+                f"table {spec.full_name} has schema version {stored}; this code reads {spec.schema_version}: "
+                f"rebuild the layer with `cdp run --full`, or see docs/guides/upgrade.md"
+            )
+        return handle
+
+
+class Table:
+    """A table whose rows belong to batches; also the base of `KeyedTable`."""
+
+    def __init__(self, handle: DeltaTable, spec: TableSpec) -> None:
+        self.handle = handle
+        self.spec = spec
+
+    def mark(self, name: str, default: int = -1) -> int:
+        """The whole number that the last commit with this application transaction recorded."""
+        value = self.handle.transaction_version(name)
+        return default if value is None else int(value)
+
+    @property
+    def cursor(self) -> int:
+        """The highest batch_seq whose rows are in the table; -1 for none."""
+        return self.mark(CURSOR)
+
+    @property
+    def epoch(self) -> int:
+        return self.mark(EPOCH, 0)
+
+    @property
+    def version(self) -> int:
+        return int(self.handle.version())
+
+    def files(self) -> pl.DataFrame:
+        """The table's files as [path, num_records, size_bytes, batch_seq_min, batch_seq_max, partition]."""
+        actions = pl.DataFrame(self.handle.get_add_actions(flatten=True))
+        partition = f"partition.{self.spec.partition_by or 'tier'}"
+        wanted = {
+            "path": "path",
+            "num_records": "num_records",
+            "size_bytes": "size_bytes",
+            "min.batch_seq": "batch_seq_min",
+            "max.batch_seq": "batch_seq_max",
+            partition: "partition",
+        }
+        return actions.select(
+            (pl.col(name) if name in actions.columns else pl.lit(None)).alias(alias) for name, alias in wanted.items()
+        )
+
+    def scan(self, batch_seqs: Sequence[int] | None = None, tiers: Sequence[str] | None = None) -> pl.LazyFrame:
+        """The rows, lazily; of some batches or tiers only, without opening the files of others."""
+        files = self.files()
+        if batch_seqs is not None:
+            low, high = (min(batch_seqs), max(batch_seqs)) if batch_seqs else (1, 0)
+            files = files.filter((pl.col("batch_seq_max") >= low) & (pl.col("batch_seq_min") <= high))
+        if tiers is not None:
+            files = files.filter(pl.col("partition").is_in(list(tiers)))
+        if files.is_empty():
+            return pl.LazyFrame(schema=self.spec.schema)
+        partition = self.spec.partition_by or ("tier" if self.spec.keys else None)
+        root = Path(self.handle.table_uri.removeprefix("file://"))
+        frame = pl.scan_parquet(
+            [str(root / path) for path in files["path"]],
+            hive_partitioning=partition is not None,
+            hive_schema={partition: self.spec.schema[partition]} if partition else None,
+            missing_columns="insert",
+            extra_columns="ignore",
+            schema=self.spec.schema,
+        ).select(list(self.spec.schema))
+        if batch_seqs is not None:
+            frame = frame.filter(pl.col("batch_seq").is_in(list(batch_seqs)))
+        return frame
+
+    def read(self, batch_seqs: Sequence[int] | None = None) -> pl.DataFrame:
+        return self.scan(batch_seqs).collect()
+
+    def write(
+        self,
+        frame: pl.DataFrame,
+        marks: Mapping[str, int],
+        *,
+        replace: str | None = None,
+        expected_cursor: int | None = None,
+    ) -> None:
+        """Commit rows and application transactions at once, through the handle that was read.
+
+        `replace` is a predicate on whole numbers or partitions of rows to take out. Raises StaleCommitError when another process committed first.
+        """
+        if expected_cursor is not None and self.cursor != expected_cursor:
+            raise StaleCommitError(f"table {self.spec.full_name} stands at batch {self.cursor}, not at {expected_cursor}")
+        properties = CommitProperties(
+            app_transactions=[Transaction(name, value) for name, value in marks.items()], max_commit_retries=0
+        )
+        mode: Literal["append", "overwrite"] = "overwrite" if replace is not None else "append"
+        try:
+            write_deltalake(
+                self.handle,
+                frame.select(pl.col(name).cast(dtype) for name, dtype in self.spec.schema.items()),
+                mode=mode,
+                predicate=replace if replace != "true" else None,
+                schema_mode=("overwrite" if replace == "true" else "merge") if self.spec.loose else None,
+                writer_properties=WRITER,
+                commit_properties=properties,
+            )
+        except CommitFailedError as error:
+            raise StaleCommitError(f"table {self.spec.full_name}: another process committed first ({error})") from None
+
+    def put_batches(self, frame: pl.DataFrame, batch_seqs: Sequence[int], marks: Mapping[str, int] | None = None) -> bool:
+        """Make `frame` the rows of these batches, zero rows included, and say whether anything changed.
+
+        New batches are appended and move the cursor; batches that were there before are replaced when their rows differ, which counts as a new epoch.
+        """
+        high = max(batch_seqs)
+        if min(batch_seqs) > self.cursor:
+            self.write(frame, {CURSOR: high, **(marks or {})})
+            return True
+        stored = self.read(batch_seqs)
+        order = [name for name in ("batch_seq", "offset") if name in self.spec.columns] or list(self.spec.columns)
+        new = frame.select(pl.col(name).cast(dtype) for name, dtype in self.spec.schema.items())
+        if stored.sort(order, maintain_order=True).equals(new.sort(order, maintain_order=True)):
+            if marks or high > self.cursor:
+                self.write(frame.clear(), {CURSOR: max(high, self.cursor), **(marks or {})})
+            return False
+        # A crash can leave a secondary table ahead of its primary: the epoch rises only for rows that others may have read.
+        listed = ", ".join(str(each) for each in sorted(set(batch_seqs)))
+        self.write(
+            new,
+            {CURSOR: max(high, self.cursor), EPOCH: self.epoch + 1, **(marks or {})},
+            replace=f"batch_seq in ({listed})",
+        )
+        return True
+
+    def clear(self, marks: Mapping[str, int]) -> None:
+        """Take all rows out and set application transactions, in one commit."""
+        self.write(pl.DataFrame(schema=self.spec.schema), marks, replace="true")
+
+    def tidy(self, now: datetime) -> None:
+        """Fold small files when there are many, and drop files that nobody needs any more."""
+        files = self.files()
+        small = files.filter(pl.col("size_bytes") < TARGET_BYTES // 8)
+        if small.height >= SMALL_FILES:
+            self.handle.optimize.compact(target_size=TARGET_BYTES, writer_properties=WRITER)
+            self.drop_old(now)
+
+    def drop_old(self, now: datetime, keep: timedelta = VACUUM_AFTER) -> None:
+        """Delete files and log entries that no current version needs, older than `keep`."""
+        _ = now
+        if keep:
+            self.handle.vacuum(0, enforce_retention_duration=False, dry_run=False) if keep <= timedelta(0) else self._vacuum(keep)
+        else:
+            self.handle.vacuum(0, enforce_retention_duration=False, dry_run=False)
+        self.handle.create_checkpoint()
+        self.handle.cleanup_metadata()
+
+    def _vacuum(self, keep: timedelta) -> None:
+        hours = max(1, round(keep.total_seconds() / 3600))
+        self.handle.vacuum(hours, enforce_retention_duration=False, dry_run=False)
+
+
+class KeyedTable(Table):
+    """Rows by key in append-only versions: `base` holds each key once, `delta` what came since, `history` what was superseded."""
+
+    def current(self, keys: pl.DataFrame | None = None) -> pl.DataFrame:
+        """The newest rows, [spec.columns]; of some keys only when given as a frame of the key columns."""
+        base, delta = self._parts(keys)
+        return pl.concat([base, delta.filter(~pl.col("is_deleted"))]).select(list(self.spec.columns))
+
+    def _parts(self, keys: pl.DataFrame | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+        base, delta = self.scan(tiers=["base"]), self.scan(tiers=["delta"])
+        names = list(self.spec.keys)
+        if keys is not None:
+            if len(names) == 1:
+                wanted = keys[names[0]].unique()
+                base = base.filter(pl.col(names[0]).is_in(wanted.implode()))
+                delta = delta.filter(pl.col(names[0]).is_in(wanted.implode()))
+            else:
+                base = base.join(keys.lazy(), on=names, how="semi")
+                delta = delta.join(keys.lazy(), on=names, how="semi")
+        newest = delta.filter(pl.col("version") == pl.col("version").max().over(names)).collect()
+        if newest.is_empty():
+            return base.collect(), newest
+        return base.join(newest.lazy().select(names), on=names, how="anti").collect(), newest
+
+    def changed_since(self, version: int) -> pl.DataFrame:
+        """The keys with rows newer than `version`, removed ones included."""
+        fresh = self.scan(tiers=["delta", "base"]).filter(pl.col("version") > version)
+        return fresh.select(self.spec.keys).unique().collect()
+
+    @property
+    def newest_version(self) -> int:
+        """The version that the last `put` wrote; 0 for none."""
+        return self.mark("version", 0)
+
+    def put(
+        self,
+        rows: pl.DataFrame,
+        touched: pl.DataFrame | None,
+        valid_from: datetime,
+        marks: Mapping[str, int] | None = None,
+    ) -> pl.DataFrame:
+        """Make `rows` the rows of the `touched` keys (None: of all keys) and return the keys that changed.
+
+        Only keys whose rows differ are written; a touched key without rows is marked as deleted. The marks are committed even when nothing changed.
+        """
+        names, columns = list(self.spec.keys), list(self.spec.columns)
+        new = rows.select(pl.col(name).cast(dtype) for name, dtype in self.spec.columns.items())
+        old = self.current(touched)
+        added = new.join(old, on=columns, how="anti", nulls_equal=True)
+        gone = old.join(new, on=columns, how="anti", nulls_equal=True)
+        changed = pl.concat([added.select(names), gone.select(names)]).unique()
+        version = self.newest_version + 1
+        written = new.join(changed, on=names, how="semi")
+        removed = changed.join(new, on=names, how="anti")
+        stamp = {"version": pl.lit(version, pl.Int64), "valid_from": pl.lit(valid_from, pl.Datetime("us", "UTC"))}
+        tier = "base" if self.newest_version == 0 else "delta"
+        parts = [
+            written.with_columns(**stamp, is_deleted=pl.lit(False), tier=pl.lit(tier)),
+            removed.with_columns(**stamp, is_deleted=pl.lit(True), tier=pl.lit("delta")),
+        ]
+        frame = pl.concat(parts, how="diagonal")
+        advance = {"version": version} if changed.height else {}
+        if changed.height or any(self.mark(name) != value for name, value in (marks or {}).items()):
+            self.write(frame, {**advance, **(marks or {})})
+        return changed
+
+    def as_of(self, instant: datetime) -> pl.DataFrame:
+        """The rows as they stood at an instant of processing, [spec.columns]."""
+        names = list(self.spec.keys)
+        seen = self.scan().filter(pl.col("valid_from") <= instant)
+        newest = seen.filter(pl.col("version") == pl.col("version").max().over(names), ~pl.col("is_deleted"))
+        return newest.select(list(self.spec.columns)).unique().collect()
+
+    def tidy(self, now: datetime) -> None:
+        """Fold `delta` into `base` once it has grown to a quarter of it, keeping what was superseded in `history`."""
+        files = self.files()
+        rows = {tier: files.filter(pl.col("partition") == tier)["num_records"].sum() for tier in ("base", "delta")}
+        count = files.filter(pl.col("partition") == "delta").height
+        if count >= SMALL_FILES or (count > 1 and rows["delta"] > max(rows["base"] // 4, 50_000)):
+            self.fold()
+            if files.filter(pl.col("partition") == "history").height >= SMALL_FILES:
+                self.handle.optimize.compact(
+                    partition_filters=[("tier", "=", "history")], target_size=TARGET_BYTES, writer_properties=WRITER
+                )
+            self.drop_old(now)
+
+    def fold(self) -> None:
+        """Rewrite `base` as the newest rows and move everything else to `history`."""
+        base, newest = self._parts(None)
+        names = list(self.spec.keys)
+        kept = pl.concat([base, newest.filter(~pl.col("is_deleted"))])
+        superseded_base = self.scan(tiers=["base"]).join(newest.lazy().select(names), on=names, how="semi").collect()
+        old_delta = self.scan(tiers=["delta"]).filter(
+            (pl.col("version") < pl.col("version").max().over(names)) | pl.col("is_deleted")
+        )
+        past = pl.concat([superseded_base, old_delta.collect()]).with_columns(tier=pl.lit("history"))
+        # History first: a crash between leaves rows twice, which `as_of` folds, and never loses one.
+        if past.height:
+            self.write(past, {})
+        self.write(kept.with_columns(tier=pl.lit("base")), {}, replace="tier in ('base', 'delta')")
+
+    def forget(self, keys: Iterable[int]) -> None:
+        """Take the rows of whole-number keys out of every tier; the files stay until `drop_old`."""
+        listed = ", ".join(str(int(each)) for each in keys)
+        if listed:
+            self.handle.delete(f"{self.spec.keys[0]} in ({listed})")

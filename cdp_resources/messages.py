@@ -1,0 +1,178 @@
+"""What the inbox accepts as a message: one JSON object of the Segment spec, checked for what every later layer relies on.
+
+Checks of names, properties and their values belong to the tracking plan, not here. Reasons name fields and types, never values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+MESSAGE_TYPES = ("identify", "track", "page", "screen", "group", "alias")
+MAX_DEPTH = 64
+"""Deepest nesting of a message. Readers of JSON stop at different depths, the strictest of them at 128."""
+
+NO_IDENTIFIER = "no userId or anonymousId"
+
+_Type = Literal["identify", "track", "page", "screen", "group", "alias"]
+_Identifier = str | int | float | None
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_BRACKET = re.compile(rb"[\[\]{}]")
+
+
+class _Object(msgspec.Struct, gc=False):
+    """Any JSON object; its members are checked for syntax alone."""
+
+
+class Message(msgspec.Struct, gc=False):
+    """The fields of a message that are checked on the way in."""
+
+    type: _Type | None = None
+    userId: _Identifier = None
+    anonymousId: _Identifier = None
+    previousId: _Identifier = None
+    groupId: _Identifier = None
+    messageId: Annotated[str, msgspec.Meta(max_length=100)] | None = None
+    event: str | None = None
+    timestamp: str | int | float | None = None
+    properties: _Object | None = None
+    traits: _Object | None = None
+    context: _Object | None = None
+    sentAt: Any = None
+    writeKey: Any = None
+
+
+_decode = msgspec.json.Decoder(Message).decode
+
+
+class RefusedMessageError(ValueError):
+    """The message cannot be accepted; the text is the reason."""
+
+
+def depth(message: bytes) -> int:
+    """Deepest nesting of brackets in JSON text, 1 for a flat object."""
+    level = deepest = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", message)):
+        level += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, level)
+    return deepest
+
+
+def is_too_deep(message: bytes) -> bool:
+    """Whether a message is nested deeper than MAX_DEPTH; cheap for a message with few brackets."""
+    return message.count(b"{") + message.count(b"[") > MAX_DEPTH and depth(message) > MAX_DEPTH
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether the bytes are valid UTF-8."""
+    if text.isascii():
+        return True
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def incomplete(message: Message, type_: str | None) -> str | None:
+    """The reason why a message with the right types still cannot be accepted, else None."""
+    kind = type_ or message.type
+    if kind is None:
+        return f"no type; there is {', '.join(MESSAGE_TYPES)}"
+    if _missing(message.userId) and _missing(message.anonymousId) and (kind != "alias" or _missing(message.previousId)):
+        return NO_IDENTIFIER
+    if kind == "track" and not message.event:
+        return "no event"
+    return None
+
+
+def _missing(identifier: _Identifier) -> bool:
+    return identifier is None or identifier == ""
+
+
+def check(message: bytes, type_: str | None, max_bytes: int) -> Message:
+    """The checked fields of one message. Raises RefusedMessageError with the reason.
+
+    `type_` is what the endpoint says; None when the message must say it. `max_bytes` is the source's `max_event_bytes`.
+    """
+    if len(message) > max_bytes:
+        raise RefusedMessageError(f"message longer than {max_bytes} bytes")
+    if not is_utf8(message):
+        raise RefusedMessageError("not UTF-8")
+    try:
+        decoded = _decode(message)
+    except msgspec.ValidationError as error:
+        raise RefusedMessageError(_wrong(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RefusedMessageError(malformed(error)) from None
+    except RecursionError:
+        raise RefusedMessageError(f"nested deeper than {MAX_DEPTH} levels") from None
+    if is_too_deep(message):
+        raise RefusedMessageError(f"nested deeper than {MAX_DEPTH} levels")
+    reason = incomplete(decoded, type_)
+    if reason:
+        raise RefusedMessageError(reason)
+    return decoded
+
+
+def _wrong(error: msgspec.ValidationError) -> str:
+    text = str(error)
+    return f"unknown type; there is {', '.join(MESSAGE_TYPES)}" if text.startswith("Invalid enum value") else text
+
+
+def malformed(error: Exception) -> str:
+    """What is wrong with a text that is no JSON, without any of its characters."""
+    if isinstance(error, RecursionError):
+        return f"nested deeper than {MAX_DEPTH} levels"
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    return str(error)
+
+
+def with_context(message: bytes, shared: bytes) -> bytes:
+    """The message with the batch's `context` under its own: a key of its own context wins. Both are valid JSON objects."""
+    fields = msgspec.json.decode(message, type=dict[str, msgspec.Raw])
+    own = msgspec.json.decode(fields["context"], type=dict[str, msgspec.Raw] | None) if "context" in fields else None
+    merged = msgspec.json.decode(shared, type=dict[str, msgspec.Raw]) | (own or {})
+    return msgspec.json.encode(fields | {"context": msgspec.Raw(msgspec.json.encode(merged))})
+
+
+class _Whole(msgspec.Struct, gc=False):
+    batch: list[Message]
+
+
+class Batch(msgspec.Struct, gc=False):
+    """The body of a batch call, its messages still text."""
+
+    batch: list[msgspec.Raw]
+    sentAt: Any = None
+    writeKey: Any = None
+    context: msgspec.Raw | None = None
+
+
+_decode_whole = msgspec.json.Decoder(_Whole).decode
+_decode_batch = msgspec.json.Decoder(Batch).decode
+
+
+def split(body: bytes) -> Batch:
+    """The parts of a batch body. Raises msgspec.DecodeError, or RecursionError, for one that is no batch."""
+    return _decode_batch(body)
+
+
+def clean(body: bytes, messages: Sequence[bytes], max_bytes: int) -> bool:
+    """Whether every message of a batch body can be accepted: one pass for the usual case. False says nothing about which."""
+    if not is_utf8(body):
+        return False
+    try:
+        checked = _decode_whole(body).batch
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    for message in checked:
+        if (message.userId is None and message.anonymousId is None) or message.type is None:
+            return False
+        if message.userId == "" or message.anonymousId == "" or (message.type == "track" and not message.event):
+            return False
+    return all(len(text) <= max_bytes and not is_too_deep(text) for text in messages)

@@ -1,0 +1,159 @@
+"""Appending to the inbox: durable when `append` returns, and safe against anybody who seals the segment meanwhile.
+
+One writer is used by one thread at a time. Numbering and sealing are in inbox.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+
+class Segments(Protocol):
+    """Where segments are made and sealed: the inbox."""
+
+    def new_segment(self, hour: str) -> tuple[Path, int]:
+        """Create an open segment, durably named, and return its path and descriptor."""
+
+    def seal(self, segments: Iterable[Path]) -> object:
+        """Make batches of these open segments; one that was sealed already is passed over."""
+
+
+def hour_of(moment: datetime) -> str:
+    """The hour of receipt of an aware datetime, as YYYYMMDDHH, UTC."""
+    return moment.astimezone(UTC).strftime("%Y%m%d%H")
+
+
+class _Segment:
+    """An open segment and how far it is known to be good."""
+
+    def __init__(self, path: Path, descriptor: int, hour: str, opened_at: datetime) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.hour = hour
+        self.opened_at = opened_at
+        self.good_bytes = 0
+        status = os.fstat(descriptor)
+        self._identity = (status.st_dev, status.st_ino)
+
+    def is_in_place(self) -> bool:
+        """Whether the file still has its name: nobody sealed or removed it."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
+
+
+class SegmentWriter:
+    """Appends lines to segments of its own, which become batches at the hour, at `max_bytes` and at `max_age_seconds`."""
+
+    def __init__(self, inbox: Segments, max_bytes: int, max_age_seconds: float) -> None:
+        self._inbox = inbox
+        self._max_bytes = max_bytes
+        self._max_age_seconds = max_age_seconds
+        self._segment: _Segment | None = None
+        self._unsealed: list[Path] = []
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes that this writer holds in its open segment."""
+        return self._segment.good_bytes if self._segment else 0
+
+    @property
+    def has_unsealed(self) -> bool:
+        """Whether a segment that it no longer writes to still waits to be sealed."""
+        return bool(self._unsealed)
+
+    def append(self, lines: bytes, now: datetime) -> None:
+        """Write whole lines, all received in the hour of `now`; on disk when it returns.
+
+        Raises OSError when they could not be written: then they are not acknowledged, and nothing written earlier is harmed.
+        """
+        if not lines:
+            return
+        if not lines.endswith(b"\n"):
+            raise ValueError("lines of the inbox end with a newline")
+        self.seal_if_due(now, len(lines))
+        while True:
+            segment = self._segment or self._open(now)
+            fcntl.flock(segment.descriptor, fcntl.LOCK_EX)
+            try:
+                if segment.is_in_place():
+                    self._write(segment, lines)
+                    return
+            finally:
+                if self._segment is segment:
+                    fcntl.flock(segment.descriptor, fcntl.LOCK_UN)
+            self._leave()
+
+    def seal_if_due(self, now: datetime, more_bytes: int = 0) -> None:
+        """Seal the open segment when its hour, its age or its size (with `more_bytes` to come) says so."""
+        segment = self._segment
+        if segment is not None and (
+            segment.hour != hour_of(now)
+            or (now - segment.opened_at).total_seconds() >= self._max_age_seconds
+            or (segment.good_bytes > 0 and segment.good_bytes + more_bytes > self._max_bytes)
+        ):
+            self._leave()
+        if self._segment is None and self._unsealed:
+            with suppress(OSError):  # a full disk must not stop a write that still has room; the segment is sealed later
+                self._seal_left()
+
+    def close(self) -> None:
+        """Seal what is open. Raises OSError when that fails: the segment stays and anybody can seal it."""
+        if self._segment is not None:
+            self._leave()
+        self._seal_left()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _open(self, now: datetime) -> _Segment:
+        hour = hour_of(now)
+        path, descriptor = self._inbox.new_segment(hour)
+        self._segment = _Segment(path, descriptor, hour, now)
+        return self._segment
+
+    def _write(self, segment: _Segment, lines: bytes) -> None:
+        """Under the segment's lock. After a failure nothing of `lines` is left in a segment that is used again."""
+        try:
+            rest = memoryview(lines)
+            while rest:
+                rest = rest[os.write(segment.descriptor, rest) :]
+        except OSError:
+            try:
+                os.ftruncate(segment.descriptor, segment.good_bytes)
+            except OSError:
+                self._leave()
+            raise
+        try:
+            os.fdatasync(segment.descriptor)
+        except OSError:
+            # The kernel reports a lost write once and then calls the pages clean: this file is never trusted again.
+            with suppress(OSError):
+                os.ftruncate(segment.descriptor, segment.good_bytes)
+            self._leave()
+            raise
+        segment.good_bytes += len(lines)
+
+    def _leave(self) -> None:
+        """Stop using the open segment: closing it releases its lock, and it waits to be sealed."""
+        segment = self._segment
+        self._segment = None
+        if segment is not None:
+            os.close(segment.descriptor)
+            self._unsealed.append(segment.path)
+
+    def _seal_left(self) -> None:
+        self._inbox.seal(self._unsealed)
+        self._unsealed.clear()

@@ -1,0 +1,113 @@
+"""The bytes of an imported file: plain or gzip, hashed and looked over once before any of them is taken, then read line by line.
+
+What a line means is not decided here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+_CHUNK = 1 << 20
+_LOOKED_AT = 1 << 16
+_OTHER_FORMATS = {
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"PK\x03\x04": "a zip archive (or a spreadsheet)",
+    b"PAR1": "Parquet",
+}
+
+
+class UnreadableFileError(Exception):
+    """The file as a whole cannot be read; nothing of it was taken. The text names the file and what is wrong."""
+
+
+class Line(NamedTuple):
+    """One line of a file, without its line break. `is_whole` is false when it was longer than asked for and is cut."""
+
+    number: int
+    text: bytes
+    is_whole: bool
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file that can be read to its end."""
+
+    path: Path
+    is_gzip: bool
+    sha256: str
+    """Of the bytes after decompression, in hexadecimal: the same for a file and its gzip."""
+
+    def lines(self, max_bytes: int) -> Iterator[Line]:
+        """The lines, numbered from 1, each at most `max_bytes` long.
+
+        Raises UnreadableFileError where the file is no longer what it was when it was looked over.
+        """
+        digest = hashlib.sha256()
+        with _open(self.path, self.is_gzip) as file:
+            number = 0
+            while text := file.readline(max_bytes + 2):
+                number += 1
+                digest.update(text)
+                is_whole = text.endswith(b"\n") or len(text) <= max_bytes
+                kept = text.rstrip(b"\r\n")[:max_bytes]
+                while not text.endswith(b"\n") and (text := file.readline(_CHUNK)):
+                    is_whole = False
+                    digest.update(text)
+                yield Line(number, kept, is_whole)
+        if digest.hexdigest() != self.sha256:
+            raise UnreadableFileError(f"{self.path}: the file changed while it was read; import it again")
+
+
+def look_over(path: Path) -> Content:
+    """Read a file to its end without taking anything. Raises UnreadableFileError: missing, truncated, not text."""
+    if not path.is_file():
+        raise UnreadableFileError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(8)
+    except OSError as error:
+        raise UnreadableFileError(f"{path}: {error.strerror}") from None
+    is_gzip = start.startswith(b"\x1f\x8b")
+    digest = hashlib.sha256()
+    with _open(path, is_gzip) as file:
+        first = file.read(_LOOKED_AT)
+        _refuse_binary(path, first)
+        digest.update(first)
+        for chunk in _chunks(file):
+            digest.update(chunk)
+    return Content(path, is_gzip, digest.hexdigest())
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    read: Callable[[], bytes] = lambda: file.read(_CHUNK)  # noqa: E731
+    return iter(read, b"")
+
+
+def _refuse_binary(path: Path, first: bytes) -> None:
+    for magic, name in _OTHER_FORMATS.items():
+        if first.startswith(magic):
+            raise UnreadableFileError(f"{path}: this is {name}; the choices are plain text and gzip")
+    if b"\0" in first:
+        raise UnreadableFileError(f"{path}: this is not text (a binary file, or UTF-16); the choices are UTF-8 and latin-1")
+
+
+@contextmanager
+def _open(path: Path, is_gzip: bool) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as raw:
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if is_gzip else raw
+    except EOFError:
+        raise UnreadableFileError(f"{path}: the gzip data ends too early; the file is truncated") from None
+    except (zlib.error, gzip.BadGzipFile):
+        raise UnreadableFileError(f"{path}: the gzip data is damaged") from None
+    except OSError as error:
+        raise UnreadableFileError(f"{path}: {error.strerror or 'cannot be read'}") from None

@@ -1,0 +1,135 @@
+"""A file on its way into the inbox: its rows as lines, and the reader's own count of them.
+
+What becomes of accepted lines (duplicates) is only known after raw_events; landing the lines is the caller's part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from cdp_resources import envelope
+from cdp_resources.messages import RefusedMessageError, check
+from cdp_resources.sources.files import delimited
+from cdp_resources.sources.files.content import Content, look_over
+from cdp_resources.sources.files.declared import Delimited, JsonLines
+
+MAX_ERRORS = 100
+"""Errors that a report lists; all are counted."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_IDENTIFIED = b'"messageId"'
+
+
+@dataclass(frozen=True)
+class RowError:
+    """Why a row was refused."""
+
+    line: int
+    """Number of the row's first line in the file, from 1."""
+    reason: str
+    """Column and what was expected; never a value."""
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What a reader made of a file."""
+
+    file: str
+    taken: int
+    """Rows that became messages; raw_events decides which of them are duplicates."""
+    refused: int
+    """Rows that did not, each kept with its reason."""
+    errors: tuple[RowError, ...]
+    """The first MAX_ERRORS of the refused rows."""
+
+
+class FileReader:
+    """One file that can be read, and how its source is declared."""
+
+    def __init__(self, content: Content, declared: JsonLines | Delimited, source: str, received_at: datetime) -> None:
+        self._content = content
+        self._declared = declared
+        self._source = source
+        self._received_at = (received_at - _EPOCH) // timedelta(microseconds=1)
+        self._taken = 0
+        self._refused = 0
+        self._errors: list[RowError] = []
+        self._messages = self._of_json(declared) if declared.format == "jsonl" else self._of_rows(declared)
+
+    def lines(self) -> Iterator[bytes]:
+        """The inbox's lines, in the file's order; to be consumed once.
+
+        Raises UnreadableFileError when the file changes meanwhile: then nothing of it may be landed.
+        """
+        source, at, limit = self._source, self._received_at, self._declared.max_event_bytes
+        for number, text, made in self._messages:
+            try:
+                if isinstance(made, RefusedMessageError):
+                    raise made
+                check(made, None, limit)
+            except RefusedMessageError as error:
+                self._refused += 1
+                if len(self._errors) < MAX_ERRORS:
+                    self._errors.append(RowError(number, str(error)))
+                yield envelope.refused(source, at, text, str(error), line=number)
+            else:
+                self._taken += 1
+                yield envelope.header(source, at, line=number) + made + envelope.END
+
+    def report(self) -> FileReport:
+        """The counts of the lines consumed so far."""
+        return FileReport(str(self._content.path), self._taken, self._refused, tuple(self._errors))
+
+    def _of_json(self, declared: JsonLines) -> Iterator[tuple[int, bytes, bytes | RefusedMessageError]]:
+        stem = self._content.sha256[:16]
+        for number, text, is_whole in self._content.lines(delimited.MAX_ROW_BYTES):
+            if number == 1:
+                text = text.removeprefix(b"\xef\xbb\xbf")
+            text = text.strip()
+            if not is_whole:
+                reason = f"message longer than {declared.max_event_bytes} bytes"
+                yield number, text, RefusedMessageError(reason)
+            elif text:
+                yield number, text, _identified(envelope.one_line(text), f"{stem}:{number}")
+
+    def _of_rows(self, declared: Delimited) -> Iterator[tuple[int, bytes, bytes | RefusedMessageError]]:
+        rows = delimited.rows(self._content, declared)
+        header = next(rows, None) if declared.header else None
+        message = delimited.mapper(self._content, declared, header)
+
+        def made() -> Iterator[tuple[int, bytes, bytes | RefusedMessageError]]:
+            for row in rows:
+                try:
+                    yield row.number, row.text, message(row)
+                except RefusedMessageError as error:
+                    yield row.number, row.text, error
+
+        return made()
+
+
+class _Id(msgspec.Struct):
+    messageId: object = None
+
+
+def _identified(message: bytes, message_id: str) -> bytes:
+    """The message with a messageId; one that is no JSON object stays as it is, to be refused."""
+    try:
+        if _IDENTIFIED in message and msgspec.json.decode(message, type=_Id).messageId not in (None, ""):
+            return message
+        fields = msgspec.json.decode(message, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return message
+    return msgspec.json.encode(fields | {"messageId": message_id})
+
+
+def open_file(path: Path, declared: JsonLines | Delimited, source: str, received_at: datetime) -> FileReader:
+    """A reader for a file of the source named `source`, whose lines will all carry `received_at` (UTC).
+
+    Raises UnreadableFileError: the file is missing, truncated, not text, or its header is not what is declared.
+    """
+    return FileReader(look_over(path), declared, source, received_at)

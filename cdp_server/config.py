@@ -1,0 +1,39 @@
+"""What the HTTP face is given to work with: plain data, secrets resolved by the caller. No file or variable is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cdp_assets.raw_events.spec import HttpSource
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """A source that sends over HTTP, under its name."""
+
+    name: str
+    spec: HttpSource
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """One collector process. Sizes in bytes, times in seconds."""
+
+    inbox: Path
+    """Folder of the inbox."""
+    sources: Mapping[str, SourceEntry]
+    """Write key -> source."""
+    trusted_proxies: tuple[str, ...] = field(default=())
+    """Networks (`10.0.0.0/8`) whose X-Forwarded-For is believed; from anybody else the peer's address is the client's."""
+    max_pending_bytes: int = 64 * 1024 * 1024
+    """Most bytes that wait in memory, of bodies being read and of lines being written; beyond it requests are answered 429."""
+    segment_max_bytes: int = 64 * 1024 * 1024
+    """A segment is sealed before it grows over this."""
+    segment_max_age: float = 60.0
+    """A segment is sealed when it is this old."""
+    body_timeout: float = 30.0
+    """Longest wait for the rest of a body that has begun to arrive."""
+    reuse_port: bool = False
+    """Let several collector processes listen on one port; the kernel spreads the connections."""

@@ -1,0 +1,139 @@
+"""Many requests, one sync: lines wait in memory until the group before them is on disk, then go together.
+
+The only thread beside the event loop's is here; it alone touches the writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+from cdp_resources import clock
+from cdp_resources.segment_writer import SegmentWriter
+from cdp_server.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR = 3_600_000_000
+_SEAL_CHECK_SECONDS = 1.0
+
+
+class OverloadedError(Exception):
+    """More is waiting to be written than may wait."""
+
+
+class NotWrittenError(Exception):
+    """The lines are not on disk and must not be acknowledged."""
+
+
+class _Group:
+    """Lines of one hour of receipt, and those who wait for them."""
+
+    def __init__(self, received_at: int) -> None:
+        self.received_at = received_at
+        self.lines: list[bytes] = []
+        self.waiting: list[asyncio.Future[None]] = []
+
+
+class GroupCommit:
+    """Writes what is submitted, in order, and answers when it is durable."""
+
+    def __init__(self, writer: SegmentWriter, max_pending_bytes: int, metrics: Metrics) -> None:
+        self._writer = writer
+        self._max_pending_bytes = max_pending_bytes
+        self._metrics = metrics
+        self._groups: deque[_Group] = deque()
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inbox")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+        self.pending_bytes = 0
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes in the open segment."""
+        return self._writer.open_bytes
+
+    def start(self) -> None:
+        """Begin to write and to seal by age and hour; called on the running loop."""
+        self._tasks = [asyncio.create_task(self._write_groups()), asyncio.create_task(self._seal_in_time())]
+
+    async def stop(self) -> None:
+        """Write what waits, seal, and end."""
+        self._closing = True
+        self._wake.set()
+        writing, sealing = self._tasks
+        sealing.cancel()
+        await asyncio.gather(sealing, return_exceptions=True)
+        await writing
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close_writer)
+        self._thread.shutdown()
+
+    def submit(self, lines: bytes, received_at: int) -> asyncio.Future[None]:
+        """A future that is done when the lines are on disk, or fails with NotWrittenError. Raises OverloadedError.
+
+        `received_at` is in microseconds since 1970 UTC; all lines carry it.
+        """
+        if self._closing or self.pending_bytes + len(lines) > self._max_pending_bytes:
+            raise OverloadedError
+        if not self._groups or self._groups[-1].received_at // _HOUR != received_at // _HOUR:
+            self._groups.append(_Group(received_at))
+        group = self._groups[-1]
+        future = asyncio.get_running_loop().create_future()
+        group.lines.append(lines)
+        group.waiting.append(future)
+        self.pending_bytes += len(lines)
+        self._wake.set()
+        return future
+
+    async def _write_groups(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._groups:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            group = self._groups.popleft()
+            lines = b"".join(group.lines)
+            error = await loop.run_in_executor(self._thread, self._append, lines, group.received_at)
+            self.pending_bytes -= len(lines)
+            for future in group.waiting:
+                if future.done():
+                    continue
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(NotWrittenError())
+
+    def _append(self, lines: bytes, received_at: int) -> Exception | None:
+        began = time.perf_counter()
+        try:
+            self._writer.append(lines, _EPOCH + timedelta(microseconds=received_at))
+        except Exception as error:  # whatever it was: the senders must hear that nothing was stored, and the next group be tried
+            self._metrics.failed_commits += 1
+            _log.error("the inbox cannot be written: %s", getattr(error, "strerror", None) or type(error).__name__)
+            return error
+        self._metrics.observe_commit(time.perf_counter() - began, len(lines))
+        return None
+
+    async def _seal_in_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SEAL_CHECK_SECONDS)
+            await loop.run_in_executor(self._thread, self._seal_if_due)
+
+    def _seal_if_due(self) -> None:
+        if self._writer.open_bytes or self._writer.has_unsealed:
+            self._writer.seal_if_due(clock.now())
+
+    def _close_writer(self) -> None:
+        try:
+            self._writer.close()
+        except OSError as error:
+            _log.error("the last segment is not sealed; the next run seals it: %s", error.strerror or type(error).__name__)

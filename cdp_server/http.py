@@ -1,0 +1,179 @@
+"""Raw ASGI: one application that finds the route, and the JSON answers. What routes do is in their own modules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any, Protocol
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+
+class Handler(Protocol):
+    """Answers the requests of one path, and returns the status it answered."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> int:
+        """Answer one request. An HttpError raised before anything was sent becomes the answer."""
+
+
+class HttpError(Exception):
+    """An answer that is no success: a status, a `code` for programs and a `message` for people, without values of anybody."""
+
+    def __init__(self, status: int, code: str, message: str, *, retry_after: int | None = None, close: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+        self.close = close
+
+
+_JSON = (b"content-type", b"application/json")
+_ALLOWED_HEADERS = b"authorization, content-type, content-encoding, anonymousid, sentat, x-write-key, x-ip-policy, sp-anonymous"
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of this lower-case name."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+def cross_origin(scope: Scope) -> Headers:
+    """The headers that let a page of another origin, with its credentials, read the answer; none for a request without origin."""
+    origin = header(scope, b"origin")
+    if origin is None:
+        return []
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-allow-credentials", b"true"),
+        (b"access-control-expose-headers", b"retry-after"),
+        (b"vary", b"origin"),
+    ]
+
+
+async def respond(send: Send, status: int, body: bytes, headers: Headers) -> int:
+    """Send a whole answer; `content-length` is added."""
+    start = {"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+    return status
+
+
+async def respond_json(scope: Scope, send: Send, status: int, body: bytes) -> int:
+    """Send JSON, readable from the page that asked."""
+    return await respond(send, status, body, [_JSON, *cross_origin(scope)])
+
+
+async def respond_error(scope: Scope, send: Send, error: HttpError) -> int:
+    """Send the answer that an error stands for."""
+    headers = [_JSON, *cross_origin(scope)]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % error.retry_after))
+    if error.close:
+        headers.append((b"connection", b"close"))
+    return await respond(send, error.status, json.dumps({"code": error.code, "message": error.message}).encode(), headers)
+
+
+async def respond_preflight(scope: Scope, send: Send, methods: str) -> int:
+    """Answer OPTIONS: what a page of another origin may send."""
+    headers = [
+        *cross_origin(scope),
+        (b"access-control-allow-methods", f"{methods}, OPTIONS".encode()),
+        (b"access-control-allow-headers", _ALLOWED_HEADERS),
+        (b"access-control-max-age", b"86400"),
+    ]
+    return await respond(send, 200, b"{}", [_JSON, *headers])
+
+
+class Route:
+    """A handler and the method it answers."""
+
+    def __init__(self, method: str, handler: Handler) -> None:
+        self.method = method
+        self.handler = handler
+
+
+class Part(Protocol):
+    """A piece of the server with a beginning and an end, such as the collector."""
+
+    async def start(self) -> None:
+        """Called once, before the first request."""
+
+    async def stop(self) -> None:
+        """Called once, after the last request."""
+
+
+class App:
+    """The ASGI application: exact paths first, then prefixes, longest first."""
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        prefixes: Mapping[str, Route],
+        parts: Iterable[Part],
+        count: Callable[[str, int], None],
+    ) -> None:
+        """`prefixes` are for paths that carry a value. `count` is told the route ("other" for none) and status of each answer."""
+        self._routes = dict(routes)
+        self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
+        self._parts = list(parts)
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            raise ValueError(f"no answer to a scope of type {scope['type']!r}")
+        name = scope["path"]
+        route = self._routes.get(name)
+        if route is None:
+            name, route = self._search(name)
+        self._count(name, await self._answer(route, scope, receive, send))
+
+    def _search(self, path: str) -> tuple[str, Route | None]:
+        trimmed = path.rstrip("/")
+        if trimmed in self._routes:
+            return trimmed, self._routes[trimmed]
+        for prefix, route in self._prefixes:
+            if path.startswith(prefix):
+                return prefix, route
+        return "other", None
+
+    async def _answer(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> int:
+        try:
+            if route is None:
+                raise HttpError(404, "not_found", "no such path")
+            method = scope["method"]
+            if method == route.method or (method == "HEAD" and route.method == "GET"):
+                return await route.handler(scope, receive, send)
+            if method == "OPTIONS":
+                return await respond_preflight(scope, send, route.method)
+            raise HttpError(405, "method_not_allowed", f"this path answers {route.method}")
+        except HttpError as error:
+            return await respond_error(scope, send, error)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        started: list[Part] = []
+        while True:
+            message = await receive()
+            try:
+                if message["type"] == "lifespan.startup":
+                    for part in self._parts:
+                        await part.start()
+                        started.append(part)
+                    await send({"type": "lifespan.startup.complete"})
+                elif message["type"] == "lifespan.shutdown":
+                    while started:
+                        await started.pop().stop()
+                    await send({"type": "lifespan.shutdown.complete"})
+                    return
+            except OSError as error:
+                phase = message["type"].removeprefix("lifespan.")
+                await send({"type": f"lifespan.{phase}.failed", "message": f"{phase} failed: {error}"})
+                return

@@ -1,0 +1,111 @@
+"""The HTTP face put together: `build_app` makes the ASGI application, `serve` runs it until it is told to stop.
+
+A further room (profile API, console) adds its routes in `build_app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+
+from cdp_server.collector import Collector
+from cdp_server.config import ServerConfig
+from cdp_server.health import Health
+from cdp_server.http import App, Route
+from cdp_server.metrics import Metrics
+
+_STOP_SECONDS = 20
+_BACKLOG = 2048
+
+
+def build_app(config: ServerConfig) -> App:
+    """The ASGI application; its lifespan opens the inbox and seals it."""
+    metrics = Metrics()
+    collector = Collector(config, metrics)
+    metrics.gauge("cdp_pending_bytes", "Bytes in memory that are not yet on disk.", lambda: collector.pending_bytes)
+    metrics.gauge("cdp_open_segment_bytes", "Bytes in the open segment.", lambda: collector.open_segment_bytes)
+    routes = {**collector.routes(), **Health(config, metrics).routes()}
+    prefixes: dict[str, Route] = {}
+    return App(routes, prefixes, [collector], metrics.count_request)
+
+
+def serve(app_config: ServerConfig, host: str, port: int, *, on_listening: Callable[[str, int], None] | None = None) -> None:
+    """Answer requests until SIGTERM or SIGINT; then finish those under way, write, seal and return.
+
+    Port 0 takes a free one; `on_listening` is told the address once requests are answered. Raises OSError when the address is
+    taken, and RuntimeError when the inbox cannot be opened.
+    """
+    serve_app(build_app(app_config), host, port, reuse_port=app_config.reuse_port, on_listening=on_listening)
+
+
+def serve_app(
+    app: object, host: str, port: int, *, reuse_port: bool = False, on_listening: Callable[[str, int], None] | None = None
+) -> None:
+    """Run any ASGI application as `serve` does."""
+    with _listen(host, port, reuse_port) as listener:
+        _server(app).run_until_told(listener, on_listening)
+
+
+def _server(app: object) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="auto",
+            access_log=False,
+            log_level="warning",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+            backlog=_BACKLOG,
+        )
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that returns after a signal, where its own would raise the signal again and end the process."""
+
+    def run_until_told(self, listener: socket.socket, on_listening: Callable[[str, int], None] | None) -> None:
+        """Serve on a listening socket. Raises RuntimeError when the application does not start."""
+        with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
+            runner.run(self._run(listener, on_listening))
+        if not self.started:
+            raise RuntimeError("the server did not start; the log says why")
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def _run(self, listener: socket.socket, on_listening: Callable[[str, int], None] | None) -> None:
+        loop = asyncio.get_running_loop()
+        with suppress(ValueError, RuntimeError):  # signals reach the main thread alone; elsewhere `should_exit` stops the server
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop)
+        serving = asyncio.create_task(self.serve(sockets=[listener]))
+        while not self.started and not serving.done():
+            await asyncio.sleep(0.01)
+        if self.started and on_listening is not None:
+            host, port = listener.getsockname()[:2]
+            on_listening(host, port)
+        await serving
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+@contextmanager
+def _listen(host: str, port: int, reuse_port: bool) -> Iterator[socket.socket]:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        yield listener

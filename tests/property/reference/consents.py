@@ -1,0 +1,45 @@
+"""consents: section 5 of docs/semantics.md."""
+
+from __future__ import annotations
+
+from cdp_assets.consent.spec import ConsentSpec
+from tests.property.reference.identity import Identity, place_of
+from tests.property.reference.values import Row
+
+
+def consents(enriched: list[Row], identity: Identity, spec: ConsentSpec) -> list[Row]:
+    """What each profile answered, a row per profile and purpose with at least one answer."""
+    facts: dict[tuple[int, str], list[Row]] = {}
+    for row in enriched:
+        profile = identity.profile_of(row)
+        consent = row["enriched"]["consent"]
+        if profile is None or not isinstance(consent, dict):
+            continue
+        for purpose in (each.purpose for each in spec.purposes):
+            if isinstance(consent.get(purpose), bool):
+                fact = {"order": order(row), "at": row["timestamp"], "subject": identity.subjects[place_of(row)]}
+                facts.setdefault((profile, purpose), []).append({**fact, "is_granted": consent[purpose]})
+    rows = []
+    for (profile, purpose), given in sorted(facts.items()):
+        deciding = _latest(given) if spec.conflict == "latest" else _denied_wins(given)
+        status = "granted" if deciding["is_granted"] else "denied"
+        rows.append({"profile_id": profile, "purpose": purpose, "status": status, "at": deciding["at"]})
+    return rows
+
+
+def order(row: Row) -> tuple[int, int, int, int]:
+    """By which events follow each other: timestamp, message key, and for the same message accepted again its place."""
+    return row["timestamp"], row["message_key"], row["batch_seq"], row["offset"]
+
+
+def _latest(facts: list[Row]) -> Row:
+    return max(facts, key=lambda fact: fact["order"])
+
+
+def _denied_wins(facts: list[Row]) -> Row:
+    by_subject: dict[object, list[Row]] = {}
+    for fact in facts:
+        by_subject.setdefault(fact["subject"], []).append(fact)
+    answers = [_latest(given) for given in by_subject.values()]
+    denials = [fact for fact in answers if not fact["is_granted"]]
+    return _latest(denials or answers)
