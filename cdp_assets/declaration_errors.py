@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -87,13 +87,26 @@ class _Error(NamedTuple):
     """Name of the field that is missing."""
 
 
-def found_in(document: Document, adapter: TypeAdapter[Any], error: ValidationError, below: tuple[Step, ...] = ()) -> list[Found]:
-    """The mistakes of one failed validation of the value at `below`, in the order of their lines, each once."""
+def found_in(
+    document: Document,
+    adapter: TypeAdapter[Any],
+    error: ValidationError,
+    below: tuple[Step, ...] = (),
+    known: Collection[tuple[Step, ...]] = (),
+) -> list[Found]:
+    """The mistakes of one failed validation of the value at `below`, in the order of their lines, each once.
+
+    What a validator says of a place `known` to be wrong, or of the mapping that holds it, is left out.
+    """
     errors = [_aligned(document, detail, below) for detail in error.errors(include_url=False, include_input=False)]
-    found = {
-        Found(_line(document, each), _message(document, adapter, each, below, group)) for each, group in _narrowed(errors, 0)
-    }
-    return sorted(found)
+    errors = [each for each in errors if not _is_known(each, known)]
+    return sorted(
+        {Found(_line(document, each), _message(document, adapter, each, below, group)) for each, group in _narrowed(errors, 0)}
+    )
+
+
+def _is_known(error: _Error, known: Collection[tuple[Step, ...]]) -> bool:
+    return error.detail["type"] == "value_error" and any(error.path in (place, place[:-1]) for place in known)
 
 
 def _aligned(document: Document, detail: ErrorDetails, below: tuple[Step, ...]) -> _Error:
@@ -209,7 +222,7 @@ def _safe(text: str, value: object, path: Sequence[Step]) -> str:
     text = " ".join(text.split())
     if value is not None and not isinstance(value, (dict, list, bool)) and _is_secret(value, path):
         text = text.replace(repr(value), "…").replace(str(value), "…")
-    return re.sub(rf"'([^']{{{SHOWN_LENGTH}}})[^']*'", r"'\1…'", text)
+    return re.sub(rf"(?<![\w'])'([^']{{{SHOWN_LENGTH}}})[^']*'(?!\w)", r"'\1…'", text)
 
 
 @cache

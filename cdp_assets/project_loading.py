@@ -6,7 +6,7 @@ What refers to what is not looked at here (project_references.py); one file neve
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,14 +17,15 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from cdp_assets.attribution import models
 from cdp_assets.attribution.spec import AttributionSpec
 from cdp_assets.consent.spec import ConsentSpec
-from cdp_assets.declaration_errors import Found, found_in, listed, no_such
+from cdp_assets.declaration_errors import Found, found_in, no_such
 from cdp_assets.destination_syncs.spec import DestinationSpec, SyncSpec
 from cdp_assets.enriched_events.enrichments import find_enrichments
-from cdp_assets.enriched_events.spec import EnrichmentList, EventSpec, ViolationPolicy
+from cdp_assets.enriched_events.spec import EnrichmentSpec, EventSpec, ViolationPolicy
 from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.profiles.spec import TraitSpec
 from cdp_assets.raw_events.spec import Source
 from cdp_assets.segments.spec import SegmentSpec
+from cdp_assets.settings import SettingsSpec
 from cdp_assets.yaml_positions import Document, Step, YamlError, read_yaml
 from cdp_resources.destinations import kinds as destination_kinds
 from cdp_resources.destinations import plugin as destination_plugin
@@ -49,7 +50,8 @@ class Mistake:
         return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
 
 
-Inner = Iterator[tuple[tuple[Step, ...], type[BaseModel]]]
+Inner = Iterator[tuple[tuple[Step, ...], type[BaseModel] | None]]
+"""Places in a document and the plug-in's model that validates what stands there; None when there is no such plug-in."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +105,18 @@ def _enrichment_settings(value: Any) -> Inner:
 
 def _destination_settings(value: Any) -> Inner:
     kind = value.get("kind") if isinstance(value, dict) else None
-    if isinstance(kind, str) and kind in destination_kinds() and "settings" in value:
-        yield ("settings",), destination_plugin(kind).settings
+    if isinstance(kind, str) and "settings" in value:
+        yield ("settings",), destination_plugin(kind).settings if kind in destination_kinds() else None
 
 
 KINDS: tuple[Kind, ...] = (
+    Kind("settings", "settings.yaml", SettingsSpec),
     Kind("event", "tracking_plan", EventSpec, has_plain_stem=False),
     Kind("identity", "identity.yaml", IdentitySpec),
     Kind("trait", "traits", TraitSpec, name_field="trait"),
     Kind("segment", "segments", SegmentSpec, name_field="segment"),
     Kind("source", "sources", Source, beside={"violations": ViolationPolicy}),
-    Kind("enrichments", "enrichments.yaml", EnrichmentList, inner=_enrichment_settings),
+    Kind("enrichments", "enrichments.yaml", tuple[EnrichmentSpec, ...], inner=_enrichment_settings),
     Kind("consent", "consent.yaml", ConsentSpec),
     Kind("attribution", "attribution.yaml", AttributionSpec, inner=_attribution_settings),
     Kind("destination", "destinations", DestinationSpec, "destination", is_name_optional=True, inner=_destination_settings),
@@ -132,7 +135,7 @@ class Declared:
     document: Document
     """Empty when the text could not be parsed."""
     spec: Any = None
-    """The validated model; None when the file has mistakes of its own."""
+    """The validated model; None when it is not valid."""
     beside: Mapping[str, Any] = field(default_factory=dict)
     """What stands in the fields `Kind.beside`."""
 
@@ -153,7 +156,7 @@ class Loaded:
         return [each for each in self.declared if each.kind.name == kind and each.spec is not None]
 
     def broken(self, kind: str) -> list[Declared]:
-        """The files of a kind that have mistakes of their own."""
+        """The files of a kind that could not be read into a model."""
         return [each for each in self.declared if each.kind.name == kind and each.spec is None]
 
 
@@ -190,7 +193,7 @@ def _not_read(entry: Path, by_place: Mapping[str, Kind]) -> str:
         return f"should be a {'folder' if known.is_folder else 'file'}"
     if entry.suffix.lower() in (".yml", ".yaml") and f"{entry.stem}.yaml" in by_place:
         return f"is not read; call it {entry.stem}.yaml"
-    return f"is not read; {no_such('file or folder', entry.name, by_place).removeprefix('no file or folder ').partition('; ')[2]}"
+    return f"is not read: {no_such('file or folder', entry.name, by_place)}"
 
 
 def _read_folder(kind: Kind, folder: Path, shown_as: str, loaded: Loaded) -> None:
@@ -214,7 +217,8 @@ def _read_file(kind: Kind, path: Path, file: str, loaded: Loaded) -> None:
         loaded.declared.append(Declared(kind, path.stem, file, Document()))
         return
     mistakes = [Mistake(file, each.line, each.message) for each in document.mistakes]
-    spec, beside = None, {}
+    spec: Any = None
+    beside: dict[str, Any] = {}
     if document.value is None:
         mistakes.append(Mistake(file, 1, "the file is empty"))
     else:
@@ -222,7 +226,7 @@ def _read_file(kind: Kind, path: Path, file: str, loaded: Loaded) -> None:
         found, spec, beside = _validated(kind, path.stem, document)
         mistakes += [Mistake(file, line, message) for line, message in found]
     loaded.mistakes += mistakes
-    loaded.declared.append(Declared(kind, path.stem, file, document, None if mistakes else spec, beside))
+    loaded.declared.append(Declared(kind, path.stem, file, document, spec, beside))
 
 
 def _text(path: Path) -> str:
@@ -257,17 +261,17 @@ def _validated(kind: Kind, stem: str, document: Document) -> tuple[list[Found], 
     found: list[Found] = []
     beside: dict[str, Any] = {}
     if isinstance(value, dict):
-        for name, model in kind.beside.items():
+        for name, part in kind.beside.items():
             if name in value:
-                mistakes, beside[name] = _valid(document, _adapter(model), value[name], (name,))
+                mistakes, beside[name] = _valid(document, _adapter(part), value[name], (name,))
                 found += mistakes
         value = {name: each for name, each in value.items() if name not in kind.beside}
         if kind.is_name_optional and kind.name_field is not None:
             value.setdefault(kind.name_field, stem)
     within: set[tuple[Step, ...]] = set()
     for path, model in kind.inner(value):
-        mistakes, _ = _valid(document, _adapter(model), document.at(path), path)
-        if mistakes:
+        mistakes = _valid(document, _adapter(model), document.at(path), path)[0] if model is not None else []
+        if mistakes or model is None:
             within.add(path)
             found += mistakes
     mistakes, spec = _valid(document, kind.adapter, value, (), within)
@@ -279,15 +283,10 @@ def _valid(
     adapter: TypeAdapter[Any],
     value: Any,
     below: tuple[Step, ...],
-    known: set[tuple[Step, ...]] = frozenset(),  # type: ignore[assignment]
+    known: Collection[tuple[Step, ...]] = (),
 ) -> tuple[list[Found], Any]:
     """The mistakes in a value, without those at or around the places `known` to be wrong, and the model when there are none."""
     try:
         return [], adapter.validate_python(value)
     except ValidationError as error:
         return found_in(document, adapter, error, below, known), None
-
-
-def choices(kind: str) -> str:
-    """The places of declarations, for a message."""
-    return listed(each.place for each in KINDS if each.name == kind)

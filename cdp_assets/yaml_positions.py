@@ -138,8 +138,10 @@ def _align(value: Any, loc: Sequence[object], start: int, path: tuple[Step, ...]
             continue
         inside = value[step]
         found, used = _align(inside, loc, place + 1, (*path, step))
-        if len(used) + 1 > len(best[1]):
-            best = (found, (place, *used))
+        used = (place, *used)
+        # Of two readings that get as far, a label read as a key would leave the last element unread.
+        if (len(used), used[-1]) > (len(best[1]), best[1][-1] if best[1] else -1):
+            best = (found, used)
     return best
 
 

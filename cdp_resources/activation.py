@@ -82,7 +82,7 @@ def run_sync(
         started_at = now()
         run = ledger.begin_run(sync, account.name, run_id, started_at, on_delete)
         try:
-            changes = plan(ledger.acknowledged(sync), ledger.refused(sync)).select(CHANGES)
+            changes = plan(ledger.acknowledged(sync), ledger.refused(sync)).select(*CHANGES)
             ledger.record_plan(run, changes, now())
             tally, resumed = _deliver(run, account, changes, ledger, now)
         except BaseException as error:

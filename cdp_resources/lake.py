@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -20,7 +20,7 @@ CURSOR = "cursor"
 EPOCH = "epoch"
 """Application transaction that counts the rewrites of batches that were already there: a change tells the layers after to rebuild."""
 SCHEMA = "schema"
-VACUUM_AFTER = timedelta(minutes=5)
+VACUUM_HOURS = 1
 """Files that a newer version no longer needs stay this long, for readers that began before."""
 SMALL_FILES = 48
 TARGET_BYTES = 128 * 1024 * 1024
@@ -208,7 +208,7 @@ class Table:
         properties = CommitProperties(
             app_transactions=[Transaction(name, value) for name, value in marks.items()], max_commit_retries=0
         )
-        mode: Literal["append", "overwrite"] = "overwrite" if replace is not None else "append"
+        mode: Any = "overwrite" if replace is not None else "append"
         try:
             write_deltalake(
                 self.handle,
@@ -247,31 +247,28 @@ class Table:
         )
         return True
 
+    def has_other_types(self) -> bool:
+        """Whether a declared column is stored with another type, as when a trait changed its kind."""
+        stored = pl.scan_delta(self.handle).collect_schema()
+        return any(name in stored and stored[name] != dtype for name, dtype in self.spec.schema.items())
+
     def clear(self, marks: Mapping[str, int]) -> None:
         """Take all rows out and set application transactions, in one commit."""
         self.write(pl.DataFrame(schema=self.spec.schema), marks, replace="true")
 
-    def tidy(self, now: datetime) -> None:
+    def tidy(self) -> None:
         """Fold small files when there are many, and drop files that nobody needs any more."""
         files = self.files()
         small = files.filter(pl.col("size_bytes") < TARGET_BYTES // 8)
         if small.height >= SMALL_FILES:
             self.handle.optimize.compact(target_size=TARGET_BYTES, writer_properties=WRITER)
-            self.drop_old(now)
+            self.drop_old()
 
-    def drop_old(self, now: datetime, keep: timedelta = VACUUM_AFTER) -> None:
-        """Delete files and log entries that no current version needs, older than `keep`."""
-        _ = now
-        if keep:
-            self.handle.vacuum(0, enforce_retention_duration=False, dry_run=False) if keep <= timedelta(0) else self._vacuum(keep)
-        else:
-            self.handle.vacuum(0, enforce_retention_duration=False, dry_run=False)
+    def drop_old(self, keep_hours: int = VACUUM_HOURS) -> None:
+        """Delete files and log entries that no current version needs and that are older than `keep_hours`."""
+        self.handle.vacuum(keep_hours, enforce_retention_duration=False, dry_run=False)
         self.handle.create_checkpoint()
         self.handle.cleanup_metadata()
-
-    def _vacuum(self, keep: timedelta) -> None:
-        hours = max(1, round(keep.total_seconds() / 3600))
-        self.handle.vacuum(hours, enforce_retention_duration=False, dry_run=False)
 
 
 class KeyedTable(Table):
@@ -287,9 +284,8 @@ class KeyedTable(Table):
         names = list(self.spec.keys)
         if keys is not None:
             if len(names) == 1:
-                wanted = keys[names[0]].unique()
-                base = base.filter(pl.col(names[0]).is_in(wanted.implode()))
-                delta = delta.filter(pl.col(names[0]).is_in(wanted.implode()))
+                wanted = pl.col(names[0]).is_in(keys[names[0]].unique().implode())
+                base, delta = base.filter(wanted), delta.filter(wanted)
             else:
                 base = base.join(keys.lazy(), on=names, how="semi")
                 delta = delta.join(keys.lazy(), on=names, how="semi")
@@ -314,14 +310,17 @@ class KeyedTable(Table):
         touched: pl.DataFrame | None,
         valid_from: datetime,
         marks: Mapping[str, int] | None = None,
+        *,
+        is_first: bool = False,
     ) -> pl.DataFrame:
         """Make `rows` the rows of the `touched` keys (None: of all keys) and return the keys that changed.
 
+        `is_first` says that none of the keys was ever in the table.
         Only keys whose rows differ are written; a touched key without rows is marked as deleted. The marks are committed even when nothing changed.
         """
         names, columns = list(self.spec.keys), list(self.spec.columns)
         new = rows.select(pl.col(name).cast(dtype) for name, dtype in self.spec.columns.items())
-        old = self.current(touched)
+        old = new.clear() if is_first else self.current(touched)
         added = new.join(old, on=columns, how="anti", nulls_equal=True)
         gone = old.join(new, on=columns, how="anti", nulls_equal=True)
         changed = pl.concat([added.select(names), gone.select(names)]).unique()
@@ -329,7 +328,7 @@ class KeyedTable(Table):
         written = new.join(changed, on=names, how="semi")
         removed = changed.join(new, on=names, how="anti")
         stamp = {"version": pl.lit(version, pl.Int64), "valid_from": pl.lit(valid_from, pl.Datetime("us", "UTC"))}
-        tier = "base" if self.newest_version == 0 else "delta"
+        tier = "base" if is_first or self.newest_version == 0 else "delta"
         parts = [
             written.with_columns(**stamp, is_deleted=pl.lit(False), tier=pl.lit(tier)),
             removed.with_columns(**stamp, is_deleted=pl.lit(True), tier=pl.lit("delta")),
@@ -347,7 +346,7 @@ class KeyedTable(Table):
         newest = seen.filter(pl.col("version") == pl.col("version").max().over(names), ~pl.col("is_deleted"))
         return newest.select(list(self.spec.columns)).unique().collect()
 
-    def tidy(self, now: datetime) -> None:
+    def tidy(self) -> None:
         """Fold `delta` into `base` once it has grown to a quarter of it, keeping what was superseded in `history`."""
         files = self.files()
         rows = {tier: files.filter(pl.col("partition") == tier)["num_records"].sum() for tier in ("base", "delta")}
@@ -358,7 +357,7 @@ class KeyedTable(Table):
                 self.handle.optimize.compact(
                     partition_filters=[("tier", "=", "history")], target_size=TARGET_BYTES, writer_properties=WRITER
                 )
-            self.drop_old(now)
+            self.drop_old()
 
     def fold(self) -> None:
         """Rewrite `base` as the newest rows and move everything else to `history`."""

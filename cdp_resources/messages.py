@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 
 MESSAGE_TYPES = ("identify", "track", "page", "screen", "group", "alias")
 MAX_DEPTH = 64
@@ -164,15 +165,20 @@ def split(body: bytes) -> Batch:
 
 def clean(body: bytes, messages: Sequence[bytes], max_bytes: int) -> bool:
     """Whether every message of a batch body can be accepted: one pass for the usual case. False says nothing about which."""
-    if not is_utf8(body):
+    longest = max(map(len, messages))
+    if longest > max_bytes or not is_utf8(body):
         return False
     try:
         checked = _decode_whole(body).batch
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     for message in checked:
-        if (message.userId is None and message.anonymousId is None) or message.type is None:
+        if not (message.userId or message.anonymousId) or message.type is None or (not message.event and message.type == "track"):
             return False
-        if message.userId == "" or message.anonymousId == "" or (message.type == "track" and not message.event):
-            return False
-    return all(len(text) <= max_bytes and not is_too_deep(text) for text in messages)
+    return not _may_be_deep(body, longest)
+
+
+def _may_be_deep(body: bytes, longest: int) -> bool:
+    """Whether more than MAX_DEPTH opening brackets lie within `longest` bytes of the body; if not, no message is too deep."""
+    opening = ((np.frombuffer(body, np.uint8) | 0x20) == ord("{")).nonzero()[0]  # `[` is `{` without this bit
+    return len(opening) > MAX_DEPTH and bool((opening[MAX_DEPTH:] - opening[:-MAX_DEPTH]).min() <= longest)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 
-from cdp_server.http import HttpError, Receive, Scope, header
+from cdp_server.http import HttpError, Receive
 
 _GZIP = b"\x1f\x8b"
 _DRAINED_BYTES = 64 * 1024 * 1024
@@ -32,10 +33,9 @@ class BodyReader:
         self._timeout = timeout
         self.reading_bytes = 0
 
-    async def read(self, scope: Scope, receive: Receive, limit: int) -> bytes:
+    async def read(self, headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
         """The whole body as sent. Raises HttpError 413 over `limit` bytes, 408, 429, and ClientGoneError."""
-        announced = header(scope, b"content-length")
-        if announced is not None and int(announced) > limit and header(scope, b"expect") is not None:
+        if b"expect" in headers and int(headers.get(b"content-length", b"0")) > limit:
             raise _too_large(limit)  # the client waits to be told before it sends
         message = await receive()
         if message["type"] == "http.disconnect":

@@ -21,10 +21,13 @@ from cdp_resources.messages import RefusedMessageError
 from cdp_server.body import BadGzipError, BodyReader, ClientGoneError, decompressed
 from cdp_server.config import ServerConfig, SourceEntry
 from cdp_server.group_commit import GroupCommit, NotWrittenError, OverloadedError
-from cdp_server.http import HttpError, Receive, Route, Scope, Send, header, respond_json
+from cdp_server.http import HttpError, Receive, Route, Scope, Send, cross_origin
 from cdp_server.metrics import Metrics
 
-SUCCESS = b'{"success": true}'
+_SUCCESS = b'{"success": true}'
+_SUCCESS_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_SUCCESS))]
+_SUCCESS_START = {"type": "http.response.start", "status": 200, "headers": _SUCCESS_HEADERS}
+_SUCCESS_BODY = {"type": "http.response.body", "body": _SUCCESS}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _EXCESS = 4
@@ -44,10 +47,11 @@ _key_in_body = msgspec.json.Decoder(_KeyInBody)
 class _Call:
     """One authenticated request: whose it is, when it came and from where."""
 
-    def __init__(self, source: SourceEntry, received_at: int, ip: str | None) -> None:
+    def __init__(self, source: SourceEntry, received_at: int, ip: str | None, origin: bytes | None) -> None:
         self.source = source
         self.received_at = received_at
         self.ip = ip
+        self.origin = origin
 
     def head(self, type_: str | None, sent_at: object) -> bytes:
         return envelope.header(self.source.name, self.received_at, sent_at=sent_at, type=type_, ip=self.ip)
@@ -100,20 +104,21 @@ class Collector:
 
     async def read(self, scope: Scope, receive: Receive, type_: str | None) -> tuple[_Call, bytes]:
         """The authenticated call and its body, unpacked. Raises HttpError; what cannot be unpacked is kept as refused."""
+        headers = dict(scope["headers"])
         try:
-            entry = self._entry_before_body(scope)
+            entry = self._entry_before_body(scope, headers.get(b"authorization"))
         except HttpError:
             await self._reader.drain(receive)
             raise
         limit = entry.spec.max_batch_bytes if entry else self._body_limit
-        sent = await self._reader.read(scope, receive, limit)
+        sent = await self._reader.read(headers, receive, limit)
         self._metrics.received_bytes += len(sent)
         try:
-            body = decompressed(sent, header(scope, b"content-encoding"), limit)
+            body = decompressed(sent, headers.get(b"content-encoding"), limit)
         except BadGzipError as error:
             if entry is None:
                 raise HttpError(400, "bad_gzip", str(error)) from None
-            await self.keep_malformed(self._call(entry, scope), error.partial, str(error), type_, "bad_gzip")
+            await self.keep_malformed(self._call(entry, scope, headers), error.partial, str(error), type_, "bad_gzip")
         if body.startswith(b"\xef\xbb\xbf"):
             body = body[3:]
         if entry is None:
@@ -122,7 +127,7 @@ class Collector:
                 raise HttpError(413, "too_large", f"the body is longer than {entry.spec.max_batch_bytes} bytes")
         if not body.strip():
             raise HttpError(400, "empty_body", "the body is empty")
-        return self._call(entry, scope), body
+        return self._call(entry, scope, headers), body
 
     async def commit(self, call: _Call, lines: bytes, accepted: int, refused: int) -> None:
         """Return when the lines are on disk. Raises HttpError 429 or 503: then they are not acknowledged."""
@@ -143,12 +148,11 @@ class Collector:
         await self.commit(call, call.refused(body, reason, type_), 0, 1)
         raise HttpError(400, code, reason)
 
-    def _call(self, entry: SourceEntry, scope: Scope) -> _Call:
-        return _Call(entry, (clock.now() - _EPOCH) // _MICROSECOND, self._client_ip(scope))
+    def _call(self, entry: SourceEntry, scope: Scope, headers: Mapping[bytes, bytes]) -> _Call:
+        return _Call(entry, (clock.now() - _EPOCH) // _MICROSECOND, self._client_ip(scope), headers.get(b"origin"))
 
-    def _entry_before_body(self, scope: Scope) -> SourceEntry | None:
+    def _entry_before_body(self, scope: Scope, authorization: bytes | None) -> SourceEntry | None:
         """The source by the Authorization header, else by `?writeKey=`; None when neither is given."""
-        authorization = header(scope, b"authorization")
         entry = self._by_header.get(authorization) if authorization is not None else None
         if entry is None:
             key = _basic_key(authorization) or _query_key(scope)
@@ -222,7 +226,7 @@ class _SingleCall:
             raise HttpError(400, "refused", str(error)) from None
         line = call.head(self._type, checked.sentAt) + envelope.one_line(body) + envelope.END
         await self._collector.commit(call, line, 1, 0)
-        return await respond_json(scope, send, 200, SUCCESS)
+        return await _succeed(send, call.origin)
 
 
 class _BatchCall:
@@ -255,7 +259,7 @@ class _BatchCall:
         else:
             lines, refused = self._one_by_one(call, head, texts, batch.sentAt, shared)
         await self._collector.commit(call, lines, len(texts) - refused, refused)
-        return await respond_json(scope, send, 200, SUCCESS)
+        return await _succeed(send, call.origin)
 
     @staticmethod
     def _one_by_one(call: _Call, head: bytes, texts: list[bytes], sent_at: object, shared: bytes | None) -> tuple[bytes, int]:
@@ -274,6 +278,13 @@ class _BatchCall:
                 lines.append(call.refused(text, str(error), None, sent_at))
                 refused += 1
         return b"".join(lines), refused
+
+
+async def _succeed(send: Send, origin: bytes | None) -> int:
+    start = _SUCCESS_START if origin is None else {**_SUCCESS_START, "headers": [*_SUCCESS_HEADERS, *cross_origin(origin)]}
+    await send(start)
+    await send(_SUCCESS_BODY)
+    return 200
 
 
 def _enabled(entry: SourceEntry) -> SourceEntry:

@@ -43,9 +43,8 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
-def cross_origin(scope: Scope) -> Headers:
+def cross_origin(origin: bytes | None) -> Headers:
     """The headers that let a page of another origin, with its credentials, read the answer; none for a request without origin."""
-    origin = header(scope, b"origin")
     if origin is None:
         return []
     return [
@@ -66,12 +65,12 @@ async def respond(send: Send, status: int, body: bytes, headers: Headers) -> int
 
 async def respond_json(scope: Scope, send: Send, status: int, body: bytes) -> int:
     """Send JSON, readable from the page that asked."""
-    return await respond(send, status, body, [_JSON, *cross_origin(scope)])
+    return await respond(send, status, body, [_JSON, *cross_origin(header(scope, b"origin"))])
 
 
 async def respond_error(scope: Scope, send: Send, error: HttpError) -> int:
     """Send the answer that an error stands for."""
-    headers = [_JSON, *cross_origin(scope)]
+    headers = [_JSON, *cross_origin(header(scope, b"origin"))]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if error.close:
@@ -82,7 +81,7 @@ async def respond_error(scope: Scope, send: Send, error: HttpError) -> int:
 async def respond_preflight(scope: Scope, send: Send, methods: str) -> int:
     """Answer OPTIONS: what a page of another origin may send."""
     headers = [
-        *cross_origin(scope),
+        *cross_origin(header(scope, b"origin")),
         (b"access-control-allow-methods", f"{methods}, OPTIONS".encode()),
         (b"access-control-allow-headers", _ALLOWED_HEADERS),
         (b"access-control-max-age", b"86400"),
@@ -134,7 +133,19 @@ class App:
         route = self._routes.get(name)
         if route is None:
             name, route = self._search(name)
-        self._count(name, await self._answer(route, scope, receive, send))
+        try:
+            if route is None:
+                raise HttpError(404, "not_found", "no such path")
+            method = scope["method"]
+            if method == route.method or (method == "HEAD" and route.method == "GET"):
+                status = await route.handler(scope, receive, send)
+            elif method == "OPTIONS":
+                status = await respond_preflight(scope, send, route.method)
+            else:
+                raise HttpError(405, "method_not_allowed", f"this path answers {route.method}")
+        except HttpError as error:
+            status = await respond_error(scope, send, error)
+        self._count(name, status)
 
     def _search(self, path: str) -> tuple[str, Route | None]:
         trimmed = path.rstrip("/")
@@ -144,19 +155,6 @@ class App:
             if path.startswith(prefix):
                 return prefix, route
         return "other", None
-
-    async def _answer(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> int:
-        try:
-            if route is None:
-                raise HttpError(404, "not_found", "no such path")
-            method = scope["method"]
-            if method == route.method or (method == "HEAD" and route.method == "GET"):
-                return await route.handler(scope, receive, send)
-            if method == "OPTIONS":
-                return await respond_preflight(scope, send, route.method)
-            raise HttpError(405, "method_not_allowed", f"this path answers {route.method}")
-        except HttpError as error:
-            return await respond_error(scope, send, error)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         started: list[Part] = []

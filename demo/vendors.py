@@ -40,6 +40,10 @@ class Misbehaviour:
     """Records with these keys are not taken."""
     refuse_by: Literal["batch", "row"] = "batch"
     """batch: 400 for the whole request. row: 207 with a result per row."""
+    later_keys: tuple[str, ...] = ()
+    """Records with these keys get the result `retry`, in the next `later_count` requests that hold one."""
+    later_count: int = 0
+    """See `later_keys`."""
     status: int = 0
     """Every request gets this status without any effect, if not 0."""
     seed: int = 0
@@ -51,7 +55,7 @@ class _Stored:
     """What the vendor holds."""
 
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
-    answers: dict[str, tuple[str, int, dict[str, Any]]] = field(default_factory=dict)
+    answers: dict[str, tuple[str, tuple[int, dict[str, Any]]]] = field(default_factory=dict)
     stats: dict[str, int] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
 
@@ -183,32 +187,42 @@ class WebhookVendor:
             return 422, {"error": "malformed"}
         content = hashlib.sha256(body).hexdigest()
         if idempotency_key in self._stored.answers:
-            before, status, answer = self._stored.answers[idempotency_key]
+            before, given = self._stored.answers[idempotency_key]
             if before != content:
                 self._count("conflicts")
                 return 409, {"error": "idempotency_key_reused"}
             self._count("deduplicated")
-            return status, answer
+            return given
         refused = set(keys) & set(how.refuse_keys)
         if refused and how.refuse_by == "batch":
             return 400, {"error": "invalid_record"}
+        later = set(keys) & set(how.later_keys) if how.later_count else set()
+        if later:
+            self._misbehaviour = replace(self._misbehaviour, later_count=self._misbehaviour.later_count - 1)
         records = self._stored.records.setdefault(sync, {})
         for key, row in zip(keys, fields, strict=True):
             if key in refused:
                 self._count("refused")
+            elif key in later:
+                self._count("later")
             elif operation == "upsert":
                 records[key] = row
                 self._count("upserts")
             else:
                 records.pop(key, None)
                 self._count("deletes")
-        results = [
-            {"key": key, "status": "refused", "reason": "invalid_record"} if key in refused else {"key": key, "status": "ok"}
-            for key in keys
-        ]
-        status, answer = (207, {"results": results}) if refused else (200, {"received": len(rows)})
-        self._stored.answers[idempotency_key] = (content, status, answer)
+        answer: dict[str, Any] = {"received": len(rows)}
+        status = 207 if refused or later else 200
+        if status == 207:
+            answer = {"results": [_result(key, key in refused, key in later) for key in keys]}
+        self._stored.answers[idempotency_key] = (content, (status, answer))
         return status, answer
+
+
+def _result(key: str, is_refused: bool, is_later: bool) -> dict[str, str]:
+    if is_refused:
+        return {"key": key, "status": "refused", "reason": "invalid_record"}
+    return {"key": key, "status": "retry", "reason": "locked"} if is_later else {"key": key, "status": "ok"}
 
 
 class _Server(ThreadingHTTPServer):
@@ -229,9 +243,7 @@ def _handler(vendor: WebhookVendor) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if self.path == "/_control":
                 changes = json.loads(body)
-                if "refuse_keys" in changes:
-                    changes["refuse_keys"] = tuple(changes["refuse_keys"])
-                vendor.control(**changes)
+                vendor.control(**{name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()})
                 return self._reply(200, {}, b"{}")
             answer = vendor.receive(body, self.headers.get("Idempotency-Key"), self.headers.get("X-CDP-Signature"))
             if answer is None:
@@ -240,11 +252,11 @@ def _handler(vendor: WebhookVendor) -> type[BaseHTTPRequestHandler]:
             return self._reply(*answer)
 
         def do_GET(self) -> None:
-            pages = {"/_state": vendor.state, "/_stats": vendor.stats}
-            page = pages.get(self.path)
-            if page is None:
-                return self._reply(404, {}, b"{}")
-            return self._reply(200, {}, json.dumps(page()).encode())
+            if self.path == "/_state":
+                return self._reply(200, {}, json.dumps(vendor.state()).encode())
+            if self.path == "/_stats":
+                return self._reply(200, {}, json.dumps(vendor.stats()).encode())
+            return self._reply(404, {}, b"{}")
 
         def _reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)

@@ -30,7 +30,7 @@ def minor_units(amount: pl.Series, currency: pl.Series) -> pl.Series:
     """
     frame = pl.DataFrame({"amount": amount.cast(pl.String), "currency": currency.cast(pl.String)})
     exponent = pl.col("currency").replace_strict(EXPONENTS, default=USUAL_EXPONENT, return_dtype=pl.Int64)
-    frame = frame.select(pl.col("amount").str.strip_chars(), exponent=exponent.fill_null(USUAL_EXPONENT))
+    frame = frame.select("amount", exponent=exponent.fill_null(USUAL_EXPONENT))
 
     groups = pl.col("amount").str.extract_groups(_SHORT)
     whole = groups.struct.field("2").cast(pl.Int64)

@@ -1,4 +1,4 @@
-"""What a row of touchpoints, conversions and attribution_credit promises: column types for Polars, rules for pandera."""
+"""What a row of touchpoints, conversions and attribution_credit promises: column types, and rules for pandera."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import pandera.polars as pa
 import polars as pl
 
 INSTANT = pl.Datetime("us", "UTC")
-
-PLACE = {"batch_seq": pl.Int64(), "offset": pl.Int64()}
-"""Where the event stands that a row was made of."""
+PERSON = "subject_id"
+"""How a person is found in touchpoints and conversions: the subject of the event. In attribution_credit it is `profile_id`."""
 
 TOUCHES = pl.Schema(
     {
@@ -19,12 +18,16 @@ TOUCHES = pl.Schema(
         "source": pl.String(),
         "medium": pl.String(),
         "click_id_type": pl.String(),
-        **PLACE,
+        "batch_seq": pl.Int64(),
+        "offset": pl.Int64(),
     }
 )
 """Touches of a batch, before their subject is joined."""
 
-CONVERSIONS = pl.Schema(
+TOUCHPOINTS = pl.Schema({PERSON: pl.Int64(), **TOUCHES})
+"""Touches as they are stored."""
+
+FOUND_CONVERSIONS = pl.Schema(
     {
         "conversion_id": pl.String(),
         "at": INSTANT,
@@ -35,10 +38,14 @@ CONVERSIONS = pl.Schema(
         "is_refund": pl.Boolean(),
         "message_id": pl.String(),
         "is_value_missing": pl.Boolean(),
-        **PLACE,
+        "batch_seq": pl.Int64(),
+        "offset": pl.Int64(),
     }
 )
-"""Conversions and refunds of a batch, before their subject is joined. `value` is in minor units, negative for a refund."""
+"""Conversions and refunds of a batch, before their subject is joined. `value` is in minor units, of a refund not positive."""
+
+CONVERSIONS = pl.Schema({"conversion_id": pl.String(), PERSON: pl.Int64(), **FOUND_CONVERSIONS})
+"""Conversions and refunds as they are stored."""
 
 CREDIT = pl.Schema(
     {
@@ -56,62 +63,81 @@ CREDIT = pl.Schema(
         "currency": pl.String(),
     }
 )
-"""The part a touch had in a conversion, by model; `at` is the conversion's. `value` is in minor units."""
+"""The part that a touch had in a conversion, by model. `value` is in minor units."""
+
+DESCRIPTIONS = {
+    "subject_id": "The subject of the event",
+    "profile_id": "The person",
+    "touchpoint_id": "Message id of the touch; null where no touch led to the conversion",
+    "at": "When it happened, UTC; in attribution_credit when the conversion or refund happened",
+    "channel": "Marketing channel",
+    "campaign": "utm_campaign",
+    "source": "utm_source",
+    "medium": "utm_medium",
+    "click_id_type": "Kind of advertising click id in the page's address",
+    "batch_seq": "Number of the batch: with offset, the place of the event",
+    "offset": "Line of the batch, from 0",
+    "conversion_id": "Declared name and the conversion's own id, or the message's; for refunds name, `refund` and the message's",
+    "value": "Minor units of the currency (cents); negative for what was given back",
+    "currency": "ISO 4217 code; values of two currencies are never added",
+    "name": "Name of the declared conversion",
+    "order_id": "Id of the conversion as the event gave it",
+    "is_refund": "It takes back (part of) a conversion",
+    "message_id": "Message id of the event",
+    "is_value_missing": "The event held no readable amount; the value is 0",
+    "model": "Name of the attribution model in use",
+    "position": "Position of the touch in the path, from 1; null where there was none",
+    "path_length": "Number of touches in the path",
+    "credit": "Share of the conversion, above 0 and up to 1",
+}
 
 
-def _column(schema: pl.Schema, name: str, *checks: pa.Check, nullable: bool = False) -> pa.Column:
-    return pa.Column(schema[name], list(checks), nullable=nullable)
+def _columns(schema: pl.Schema, *checked: tuple[str, pa.Check], nullable: tuple[str, ...]) -> dict[str, pa.Column]:
+    checks = dict(checked)
+    return {
+        name: pa.Column(dtype, checks.get(name), nullable=name in nullable, description=DESCRIPTIONS[name])
+        for name, dtype in schema.items()
+    }
 
 
-_PERSON = {"subject_id": pa.Column(pl.Int64, description="How a person is found in the table: the subject of the event.")}
+def _rule(name: str, holds: pl.Expr) -> pa.Check:
+    return pa.Check(lambda data: data.lazyframe.select(holds), name=name)
+
 
 touchpoints = pa.DataFrameSchema(
-    {
-        **_PERSON,
-        **{name: _column(TOUCHES, name) for name in ("touchpoint_id", "at", "channel", "batch_seq", "offset")},
-        **{name: _column(TOUCHES, name, nullable=True) for name in ("campaign", "source", "medium", "click_id_type")},
-    },
+    _columns(TOUCHPOINTS, nullable=("campaign", "source", "medium", "click_id_type")),
     name="touchpoints",
     unique=["batch_seq", "offset"],
+    strict=True,
 )
 
 conversions = pa.DataFrameSchema(
-    {
-        **_PERSON,
-        **{name: _column(CONVERSIONS, name) for name in CONVERSIONS if name not in ("currency", "order_id")},
-        **{name: _column(CONVERSIONS, name, nullable=True) for name in ("currency", "order_id")},
-    },
+    _columns(CONVERSIONS, nullable=("currency", "order_id")),
     checks=[
-        pa.Check(
-            lambda data: data.lazyframe.select(~pl.col("is_refund") | (pl.col("value") <= 0)),
-            name="refunds_are_not_positive",
-        ),
-        pa.Check(
-            lambda data: data.lazyframe.select(~pl.col("is_value_missing") | (pl.col("value") == 0)),
-            name="a_missing_value_is_zero",
-        ),
+        _rule("refunds_are_not_positive", ~pl.col("is_refund") | (pl.col("value") <= 0)),
+        _rule("missing_values_are_zero", ~pl.col("is_value_missing") | (pl.col("value") == 0)),
     ],
     name="conversions",
-    unique=["batch_seq", "offset", "name", "is_refund"],
+    unique=["batch_seq", "offset", "name"],
+    strict=True,
 )
 
 attribution_credit = pa.DataFrameSchema(
-    {
-        **{name: _column(CREDIT, name) for name in ("model", "conversion_id", "profile_id", "channel", "at", "value")},
-        **{name: _column(CREDIT, name, nullable=True) for name in ("touchpoint_id", "campaign", "currency")},
-        "position": _column(CREDIT, "position", pa.Check.ge(1), nullable=True),
-        "path_length": _column(CREDIT, "path_length", pa.Check.ge(0)),
-        "credit": _column(CREDIT, "credit", pa.Check.in_range(0, 1, include_min=False)),
-    },
+    _columns(
+        CREDIT,
+        ("position", pa.Check.ge(1)),
+        ("path_length", pa.Check.ge(0)),
+        ("credit", pa.Check.in_range(0, 1, include_min=False)),
+        nullable=("touchpoint_id", "position", "campaign", "currency"),
+    ),
     checks=[
-        pa.Check(
-            lambda data: data.lazyframe.select(
-                pl.when(pl.col("path_length") == 0)
-                .then(pl.col("position").is_null() & pl.col("touchpoint_id").is_null() & (pl.col("credit") == 1))
-                .otherwise(pl.col("touchpoint_id").is_not_null() & (pl.col("position") <= pl.col("path_length")))
-            ),
-            name="a_row_is_a_touch_of_its_path_or_stands_for_an_empty_path",
+        _rule(
+            "rows_are_touches_of_a_path_or_stand_for_an_empty_one",
+            pl.when(pl.col("path_length") == 0)
+            .then(pl.col("position").is_null() & pl.col("touchpoint_id").is_null() & (pl.col("credit") == 1))
+            .otherwise(pl.col("touchpoint_id").is_not_null() & (pl.col("position") <= pl.col("path_length")).fill_null(False)),
         )
     ],
     name="attribution_credit",
+    strict=True,
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cdp_assets.attribution import models
 from cdp_assets.declaration import Declaration, Name
@@ -80,7 +80,11 @@ class ModelUse(Declaration):
 
     @model_validator(mode="after")
     def _the_plugin_accepts_it(self) -> Self:
-        models.find(self.model).settings_type.model_validate(self.settings)
+        try:
+            models.find(self.model).settings_type.model_validate(self.settings)
+        except ValidationError as error:
+            mistakes = [f"settings.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)]
+            raise ValueError(f"attribution model {self.model!r}: {'; '.join(mistakes)}") from None
         return self
 
 
@@ -93,7 +97,7 @@ class AttributionSpec(Declaration):
     """How many days before a conversion a touch can still have had a part in it."""
     collapse_minutes: Annotated[int, Field(ge=0)] = 30
     """Touches of one channel, campaign, source and medium, each less than this after the one before, are one; 0 keeps all."""
-    models: Annotated[tuple[ModelUse, ...], Field(min_length=1)]
+    models: tuple[ModelUse, ...]
     """The models, each a name or `{model: …, settings: {…}}`; every model shares out every conversion."""
     direct_channel: str = "Direct"
     """The channel of a visit that came from nowhere known."""
@@ -109,6 +113,8 @@ class AttributionSpec(Declaration):
     @field_validator("models")
     @classmethod
     def _models_differ(cls, declared: tuple[ModelUse, ...]) -> tuple[ModelUse, ...]:
+        if not declared:  # a min_length would also complain whenever a model is wrong
+            raise ValueError(f"at least one model is needed; there are {', '.join(models.names())}")
         _refuse_repeats("model", [use.name for use in declared])
         return declared
 

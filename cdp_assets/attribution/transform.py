@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cdp_assets.attribution import models
 from cdp_assets.attribution.models import Paths
 from cdp_assets.attribution.money import minor_units
-from cdp_assets.attribution.schema import CONVERSIONS, CREDIT, TOUCHES
+from cdp_assets.attribution.schema import CREDIT, FOUND_CONVERSIONS, TOUCHES
 from cdp_assets.attribution.spec import AttributionSpec, Constant, Conversion
 
 Integers = NDArray[np.int64]
@@ -66,16 +66,16 @@ def conversion_paths(spec: AttributionSpec) -> dict[str, str]:
 
 
 def conversions(enriched: pl.DataFrame, extracted: pl.DataFrame, spec: AttributionSpec) -> pl.DataFrame:
-    """The declared conversions and refunds among enriched events. Columns of schema.CONVERSIONS, ordered by place and name.
+    """The declared conversions and refunds among enriched events. Columns of schema.FOUND_CONVERSIONS, ordered by place and name.
 
-    `enriched` needs `event message_id timestamp batch_seq offset`. `extracted` has a row for each of its rows, in the same
+    `enriched` needs `type event message_id timestamp batch_seq offset`. `extracted` has a row for each of its rows, in the same
     order, and a text column for each name of `conversion_paths`. Raises ValueError if the two do not fit.
     """
     if conversion_paths(spec) and extracted.height != enriched.height:
         raise ValueError(f"{extracted.height} rows of extracted texts for {enriched.height} events")
-    columns = enriched.select("event", "message_id", "timestamp", "batch_seq", "offset")
+    columns = enriched.select("type", "event", "message_id", "timestamp", "batch_seq", "offset")
     events = pl.concat([columns, extracted], how="horizontal")
-    parts = [CONVERSIONS.to_frame()]
+    parts = [FOUND_CONVERSIONS.to_frame()]
     for conversion in spec.conversions:
         parts.append(_of_declaration(events, conversion, is_refund=False))
         if conversion.refund is not None:
@@ -85,17 +85,15 @@ def conversions(enriched: pl.DataFrame, extracted: pl.DataFrame, spec: Attributi
 
 def _of_declaration(events: pl.DataFrame, conversion: Conversion, *, is_refund: bool) -> pl.DataFrame:
     declared = conversion.refund if is_refund and conversion.refund is not None else conversion
-    rows = events.filter(pl.col("event") == declared.event)
-    if isinstance(conversion.currency, Constant):
-        currency = pl.lit(conversion.currency.const)
-    else:
-        currency = _text(conversion.currency).str.strip_chars().str.to_uppercase()
+    rows = events.filter((pl.col("type") == "track") & (pl.col("event") == declared.event))
+    constant = conversion.currency.const if isinstance(conversion.currency, Constant) else None
+    path = conversion.currency if isinstance(conversion.currency, str) else None
     rows = rows.select(
         at="timestamp",
         amount=_text(declared.value),
-        currency=currency,
+        currency=_text(path).str.to_uppercase() if constant is None else pl.lit(constant),
         name=pl.lit(conversion.name),
-        order_id=_text(declared.id),
+        order_id=_text(declared.id).replace("", None),
         is_refund=pl.lit(is_refund),
         message_id="message_id",
         batch_seq="batch_seq",
@@ -115,22 +113,19 @@ def _of_declaration(events: pl.DataFrame, conversion: Conversion, *, is_refund: 
             value=value.fill_null(0),
             is_value_missing=is_missing,
         )
-        .select(CONVERSIONS.names())
-        .cast(CONVERSIONS)
+        .select(FOUND_CONVERSIONS.names())
+        .cast(FOUND_CONVERSIONS)
     )
 
 
 def _text(path: str | None) -> pl.Expr:
-    """The text at a path; null where there is none or it is empty."""
-    if path is None:
-        return pl.lit(None, dtype=pl.String)
-    return pl.col(path).cast(pl.String).replace("", None)
+    return pl.lit(None, dtype=pl.String) if path is None else pl.col(path).cast(pl.String)
 
 
 def distinct_conversions(conversions: pl.DataFrame) -> pl.DataFrame:
     """What counts of a profile's conversions: of several with one conversion_id the earliest, and every refund.
 
-    Needs `profile_id` beside the columns of schema.CONVERSIONS; returns the same columns, ordered by profile and time.
+    Needs `profile_id` beside the columns of schema.FOUND_CONVERSIONS; returns the same columns, ordered by profile and time.
     """
     ordered = conversions.sort("profile_id", "at", "message_id", "batch_seq", "offset", "conversion_id", "is_refund")
     is_first = pl.struct("profile_id", "conversion_id", "is_refund").is_first_distinct()
@@ -159,7 +154,7 @@ def credit_by_model(touches: pl.DataFrame, conversions: pl.DataFrame, spec: Attr
     about = counted.select("conversion_id", "profile_id", "at", "currency", "value")
     about_touch = touches.select("touchpoint_id", "channel", "campaign")
     alone = about[np.flatnonzero(end == first)].with_columns(
-        channel=pl.lit(spec.unattributed_channel), path_length=pl.lit(0), credit=pl.lit(1.0)
+        channel=pl.lit(spec.unattributed_channel), path_length=pl.lit(0, dtype=pl.Int64), credit=pl.lit(1.0)
     )
 
     for use in spec.models:
@@ -183,7 +178,7 @@ def credit_by_model(touches: pl.DataFrame, conversions: pl.DataFrame, spec: Attr
             ],
             how="horizontal",
         )
-        part = pl.concat([part, alone.cast({"path_length": pl.Int64})], how="diagonal")
+        part = pl.concat([part, alone], how="diagonal")
         yield part.with_columns(model=pl.lit(use.name)).select(CREDIT.names())
 
 
@@ -236,7 +231,8 @@ def _collapsed(touches: pl.DataFrame, profiles: pl.DataFrame, collapse: int) -> 
         .select("profile", "at", "row")
         .sort("profile", "at")
     )
-    is_tied = ranked.select(pl.struct("profile", "at").is_duplicated()).to_series()
+    is_as_before = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in ("profile", "at")).fill_null(False)
+    is_tied = ranked.select(is_as_before | is_as_before.shift(-1, fill_value=False)).to_series()
     if is_tied.any():
         tied = ranked.filter(is_tied)
         tied = pl.concat([tied, touches.select(*order[2:])[tied["row"]]], how="horizontal").sort(order)
@@ -291,7 +287,7 @@ def _paths(
     in_sequence = place + np.repeat(first, lengths)
     row = sequence.row[in_sequence]
     channels = channel.unique().sort()
-    code = channel.replace_strict(channels, pl.int_range(len(channels), eager=True), return_dtype=pl.Int64).to_numpy()[row]
+    code = channel.cast(pl.Enum(channels)).to_physical().to_numpy().astype(np.int64)[row]
     paths = Paths(
         starts=starts,
         lengths=lengths,

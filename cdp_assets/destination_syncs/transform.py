@@ -56,7 +56,7 @@ def desired_records(
     )
     return rows.with_columns(
         payload_hash(rows["payload"]), pl.col("profile_id").is_in(allowed["profile_id"].implode()).alias("allowed")
-    ).select(DESIRED)
+    ).select(*DESIRED)
 
 
 def payload_hash(payload: pl.Series) -> pl.Series:
@@ -144,9 +144,9 @@ def changes(
     skipped = ranked.filter(pl.col("reason").is_not_null()).with_columns(operation=pl.lit("skip"))
     parts = [
         _deletes(wanted, skipped, acknowledged, mode, denied, remove_withdrawn),
-        upserts.select(CHANGES),
-        moved.with_columns(operation=pl.lit("reassign"), reason=pl.lit("profile_id_changed")).select(CHANGES),
-        skipped.select(CHANGES),
+        upserts.select(*CHANGES),
+        moved.with_columns(operation=pl.lit("reassign"), reason=pl.lit("profile_id_changed")).select(*CHANGES),
+        skipped.select(*CHANGES),
     ]
     return pl.concat(parts).with_columns(pl.when(pl.col("operation") == "upsert").then(pl.col("payload")).alias("payload"))
 
@@ -178,7 +178,7 @@ def _deletes(
             payload_hash=pl.lit(None, pl.Int64),
         )
         .filter(pl.col("reason").is_not_null())
-        .select(CHANGES)
+        .select(*CHANGES)
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import polars as pl
 
@@ -27,7 +28,10 @@ KIND = {
 }
 """Check -> kind of violation, in the words of Segment and RudderStack."""
 
-_RFC3339 = r"^\d{4}-\d{2}-\d{2}[Tt ](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)$"
+_RFC3339 = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?"
+    r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
 
 _CHECK = pl.Enum(CHECKS)
 
@@ -153,11 +157,16 @@ def _is_of_type(key: str, spec: PropertySpec) -> pl.Expr:
 
 
 def _is_in_enum(json_text: pl.Expr, spec: PropertySpec) -> pl.Expr:
-    exact = json_text.is_in(json_paths.canonical(spec.enum))
+    exact = json_text.is_in(_enum_texts(spec))
     if spec.type in ("integer", "number"):  # 1 and 1.0 are one value
         double = json_text.cast(pl.Float64, strict=False)
         return exact | double.is_in([float(value) for value in spec.enum])
     return exact
+
+
+@lru_cache(maxsize=4096)
+def _enum_texts(spec: PropertySpec) -> list[str]:
+    return json_paths.canonical(spec.enum)
 
 
 def _additional(rows: pl.DataFrame, values: pl.DataFrame, keys: Mapping[str, str], spec: EventSpec) -> pl.DataFrame:

@@ -7,11 +7,13 @@ of the event: user_id, anonymous_id, previous_id and what properties, context, t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import pandera.polars as pa
 import polars as pl
+
+from cdp_resources.lake import TableSpec
 
 if TYPE_CHECKING:
     from cdp_assets.enriched_events.spec import EnrichmentSpec
@@ -32,6 +34,7 @@ class EnrichedEvents(pa.DataFrameModel):
     batch_id: str = pa.Field(description="Name of the batch.")
     source: str = pa.Field(description="The declared source that sent the event.")
     message_id: str = pa.Field(description="The sender's id of the message, unique for each source.")
+    message_key: pl.Int64 = pa.Field(description="Low half of xxh3_128(source, message_id): settles ties of one instant.")
     type: str = pa.Field(isin=TYPES, description="Kind of call: track, page, screen, identify, group or alias.")
     event: str = pa.Field(nullable=True, description="Name of the tracked event, or of the page or screen.")
     user_id: str = pa.Field(nullable=True, description="The customer's id in the company's own systems.")
@@ -104,3 +107,55 @@ RAW_COLUMNS = tuple(column.name for column in fixed_columns(EnrichedEvents) if c
 
 QUARANTINED_COLUMNS = tuple(column.name for column in fixed_columns(QuarantinedEvents))
 """The columns of quarantined_events, in order."""
+
+LAYER = "enriched_events"
+
+
+def _dtypes(columns: Iterable[Column]) -> dict[str, pl.DataType]:
+    return {
+        column.name: pl.Datetime("us", "UTC")
+        if column.dtype == pl.Datetime
+        else column.dtype()
+        if isinstance(column.dtype, type)
+        else column.dtype
+        for column in columns
+    }
+
+
+ENRICHED_EVENTS = TableSpec(
+    LAYER,
+    "enriched_events",
+    _dtypes(fixed_columns(EnrichedEvents)),
+    partition_by="received_date",
+    loose=True,
+    person="rows whose place is among the person's events",
+)
+"""With the columns that are always there; the enrichments add theirs."""
+QUARANTINED_EVENTS = TableSpec(
+    LAYER,
+    "quarantined_events",
+    _dtypes(fixed_columns(QuarantinedEvents)),
+    partition_by="received_date",
+    person="rows whose payload holds one of the person's identifiers",
+)
+EVENT_VIOLATIONS = TableSpec(
+    LAYER,
+    "event_violations",
+    {
+        "batch_seq": pl.Int64(),
+        "event": pl.String(),
+        "source": pl.String(),
+        "kind": pl.String(),
+        "action": pl.String(),
+        "violation_count": pl.Int64(),
+    },
+    person="holds counts only",
+)
+
+
+def enriched_table(enrichments: Iterable[EnrichmentSpec]) -> TableSpec:
+    """enriched_events with the columns of these enrichments."""
+    return replace(ENRICHED_EVENTS, columns=_dtypes(enriched_columns(enrichments)))
+
+
+TABLES = (ENRICHED_EVENTS, QUARANTINED_EVENTS, EVENT_VIOLATIONS)

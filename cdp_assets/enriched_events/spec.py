@@ -73,7 +73,7 @@ class PropertySpec(Declaration):
     enum: tuple[StrictBool | StrictInt | StrictFloat | StrictStr, ...] = ()
     """The values allowed, of the declared type. None listed: any."""
     pattern: str | None = None
-    """Regular expression (RE2 syntax, no look-around) that a string must contain a match of; anchor it with ^ and $."""
+    """Regular expression (RE2 family: no look-around, no back-references) that a string must contain; anchor it with ^ and $."""
     pii: Literal["none", "identifier", "contact", "sensitive"] = "none"
     """Class of personal data: a person's identifier, a way to contact them, or sensitive facts."""
     description: str = ""
@@ -86,7 +86,9 @@ class PropertySpec(Declaration):
             try:
                 pl.Series([""]).str.contains(value, literal=False, strict=True)
             except pl.exceptions.ComputeError:
-                raise ValueError(f"pattern {value!r} is not in RE2 syntax (no look-around, no back-references)") from None
+                raise ValueError(
+                    f"pattern {value!r} is no regular expression of the RE2 family (no look-around, no back-references)"
+                ) from None
         return value
 
     @model_validator(mode="after")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import xxhash
+
 TABLE = Path(__file__).with_name("traffic_sources.json")
 
 _SECOND_LEVEL = frozenset({"ac", "co", "com", "edu", "gob", "gov", "gr", "ne", "net", "or", "org"})
@@ -49,6 +51,12 @@ def _known() -> _Known:
                 else:
                     known.exact[host] = source
     return known
+
+
+@lru_cache(maxsize=1)
+def reference_version() -> str:
+    """Hash of the table: another version may know other sources."""
+    return xxhash.xxh3_128_hexdigest(TABLE.read_bytes())
 
 
 def by_host(host: str) -> TrafficSource | None:

@@ -5,17 +5,22 @@ Pure: frames and declarations in, frames out. Judging is in plan.py, what an enr
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
+import xxhash
 
 from cdp_assets.enriched_events.enrichments import COLUMN, Enrichment
 from cdp_assets.enriched_events.plan import judge
 from cdp_assets.enriched_events.schema import QUARANTINED_COLUMNS, RAW_COLUMNS
 from cdp_assets.enriched_events.spec import EnrichmentSpec, TrackingPlan, ViolationPolicy, with_consent
 from cdp_resources import json_paths
+
+RULES = 1
+"""Version of the code of this layer outside the enrichments' folders: raised when it gives other rows."""
 
 
 class EnrichmentError(RuntimeError):
@@ -54,6 +59,23 @@ def enrich_batch(
     if quarantined.height:
         enriched = enriched.filter(~is_blocked)
     return EnrichedBatch(enrich(enriched, with_consent(tuple(enrichments), consent or {})), quarantined, verdict.counts)
+
+
+def rules_version(
+    plan: TrackingPlan,
+    policies: Mapping[str, ViolationPolicy],
+    enrichments: Sequence[EnrichmentSpec],
+    consent: Mapping[str, tuple[str, ...]] | None = None,
+) -> str:
+    """Hash of all that decides what becomes of an event: declarations, code and reference data. Equal versions give equal rows."""
+    told = {
+        "rules": RULES,
+        "plan": plan.model_dump(mode="json"),
+        "policies": {source: policy.model_dump(mode="json") for source, policy in policies.items()},
+        "enrichments": [[each.model_dump(mode="json"), each.plugin.version()] for each in enrichments],
+        "consent": {purpose: list(categories) for purpose, categories in (consent or {}).items()},
+    }
+    return xxhash.xxh3_128_hexdigest(json.dumps(told, sort_keys=True).encode())
 
 
 def _noted(rows: pl.DataFrame, noted: pl.DataFrame) -> list[pl.Series]:

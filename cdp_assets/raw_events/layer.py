@@ -58,7 +58,12 @@ class _Keys:
             ]
             self._parts, self._from = stored, start
         parts = [part.filter(pl.col("batch_seq") < first.batch_seq) for part in self._parts]
-        schema = {"message_key": pl.Int64, "message_key_high": pl.Int64, "batch_seq": pl.Int64, "hour": pl.Datetime("us", "UTC")}
+        schema: dict[str, pl.DataType | type[pl.DataType]] = {
+            "message_key": pl.Int64,
+            "message_key_high": pl.Int64,
+            "batch_seq": pl.Int64,
+            "hour": pl.Datetime("us", "UTC"),
+        }
         return pl.concat([pl.DataFrame(schema=schema), *parts])
 
     def add(self, raw: pl.DataFrame, hours: pl.DataFrame) -> None:
@@ -115,7 +120,9 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
         gone = set()
         if missing and (run.full or redo_hours):
             hours = batches.scan(sorted(missing)).select("hour").unique().collect()["hour"]
-            gone = {f"{hour:%Y%m%d%H}" for hour in hours} & (set(redo_hours) if not run.full else {f"{hour:%Y%m%d%H}" for hour in hours})
+            gone = {f"{hour:%Y%m%d%H}" for hour in hours} & (
+                set(redo_hours) if not run.full else {f"{hour:%Y%m%d%H}" for hour in hours}
+            )
         changed = _again(run, again, sealed, cursor, (raw, rejected, batches), keys, window)
         counts: list[pl.DataFrame] = []
         pending = [each for each in sealed if each.batch_seq > cursor]
@@ -129,7 +136,7 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
             counts.append(done.counts)
             run.say(f"raw_events: {done.counts['accepted'].sum():,} events of {len(seqs)} batches")
         for table in (raw, rejected, batches):
-            table.tidy(run.as_of)
+            table.tidy()
     total = pl.concat(counts) if counts else pl.DataFrame(schema=IMPORT_BATCHES.schema)
     return RawReport(len(pending), changed, tuple(sorted(gone)), total)
 

@@ -73,7 +73,12 @@ def _identity(random: Random) -> IdentitySpec:
     email |= protected([None, None, 1, 2])
     phone = {"type": "phone", "from": ["traits.phone", "context.traits.phone"], "normalise": "phone", **protected([None, 2])}
     phone["default_region"] = random.choice(["GB", "US", None])
-    serial = {"type": "serial", "from": ["context.device.id"], "normalise": random.choice(["none", "lower"]), **protected([None, 1])}
+    serial = {
+        "type": "serial",
+        "from": ["context.device.id"],
+        "normalise": random.choice(["none", "lower"]),
+        **protected([None, 1]),
+    }
     account = {"type": "account", "from": ["group_id", "properties.account"], **protected([None, 1])}
 
     identifiers = [user, device, *(each for each in (email, phone) if random.random() < 0.85)]
@@ -141,11 +146,18 @@ def _traits(random: Random) -> tuple[TraitSpec, ...]:
         )
         return {**given, "where": _where(random), "window": random.choice([None, None, 1, 7, 30])}
 
-    latest = [["traits.plan", "context.traits.plan"], ["traits.name"], ["traits.address.city"], ["context.traits.age", "traits.age"]]
+    latest = [
+        ["traits.plan", "context.traits.plan"],
+        ["traits.name"],
+        ["traits.address.city"],
+        ["context.traits.age", "traits.age"],
+    ]
     made: list[Given] = [{"kind": "latest", "value": random.choice(latest)} for _ in range(2)]
     made += [{"kind": "count", **some_events()} for _ in range(2)]
     for kind in ("first", "last"):
-        value = random.choice(["properties.category", "properties.total", ["properties.coupon", "properties.sku"], "context.ip", "user_id"])
+        value = random.choice(
+            ["properties.category", "properties.total", ["properties.coupon", "properties.sku"], "context.ip", "user_id"]
+        )
         made.append({"kind": kind, "value": value, **some_events()})
     made += [{"kind": kind, **some_events()} for kind in INSTANTS]
     made.append({"kind": "sum", "value": random.choice(["properties.quantity", "properties.price"]), **some_events()})
@@ -154,7 +166,8 @@ def _traits(random: Random) -> tuple[TraitSpec, ...]:
     kept = [each for each in made if random.random() < 0.8]
     kinds = [f"{each['kind']}_{number}" for number, each in enumerate(kept)]
     return tuple(
-        TraitSpec.model_validate({"trait": name, "description": "made up", **each}) for name, each in zip(kinds, kept, strict=True)
+        TraitSpec.model_validate({"trait": name, "description": "made up", **each})
+        for name, each in zip(kinds, kept, strict=True)
     )
 
 

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from cdp_assets.declaration_errors import no_such
+
 WEIGHT_LIMIT = 2**32
 """A weight is smaller than this, so that the sum over a path never overflows."""
 
@@ -66,12 +68,14 @@ class Model:
         Raises ValueError if the model breaks its promise: an int64 per touch, none negative or of WEIGHT_LIMIT or more, and at
         least one positive in each path.
         """
+        if not len(paths.lengths):
+            return np.empty(0, dtype=np.int64)
         weights = self._weights(paths, settings)
         if weights.dtype != np.int64 or weights.shape != paths.position.shape:
             raise ValueError(f"attribution model {self.name!r} must answer one int64 weight per touch")
-        if len(weights) and (weights.min() < 0 or weights.max() >= WEIGHT_LIMIT):
+        if weights.min() < 0 or weights.max() >= WEIGHT_LIMIT:
             raise ValueError(f"attribution model {self.name!r} answered a weight below 0 or not below {WEIGHT_LIMIT}")
-        if len(weights) and np.maximum.reduceat(weights, paths.starts).min() == 0:
+        if np.maximum.reduceat(weights, paths.starts).min() == 0:
             raise ValueError(f"attribution model {self.name!r} left a path without any weight")
         return weights
 
@@ -86,6 +90,6 @@ def names() -> tuple[str, ...]:
 def find(name: str) -> Model:
     """The model of that name. Raises ValueError that lists the choices."""
     if name not in names():
-        raise ValueError(f"no attribution model {name!r}; there are {', '.join(names())}")
+        raise ValueError(no_such("attribution model", name, names()))
     module = importlib.import_module(f"{__name__}.{name}")
     return Model(name, module.Settings, module.weights)

@@ -23,6 +23,5 @@ class Settings(ModelSettings):
 
 def weights(paths: Paths, settings: Settings) -> NDArray[np.int64]:
     """2^20 * 2^(-days / half-life), rounded down, at least 1. Days are whole, so equal histories weigh the same everywhere."""
-    longest = int(paths.days.max()) if len(paths.days) else 0
-    table = [max(1, int(SCALE * 0.5 ** (day / settings.half_life_days))) for day in range(longest + 1)]
+    table = [max(1, int(SCALE * 0.5 ** (day / settings.half_life_days))) for day in range(int(paths.days.max()) + 1)]
     return np.array(table, dtype=np.int64)[paths.days]

@@ -1,7 +1,8 @@
 """Enrichments: one folder each, found by its place, and what such a folder must offer.
 
 A folder's module has `Settings` (a Declaration), `INPUTS`, `OUTPUTS` and `enrich(distinct, settings)`; beside it stand
-`README.md`, `cases/*.json` and reference data. ../transform.py runs them; which, and in which order, is the user's config.
+`README.md`, `cases/*.json` and reference data (`reference_version()` tells the version of what lies elsewhere). ../transform.py
+runs them; which, and in which order, is the user's config.
 """
 
 from __future__ import annotations
@@ -53,10 +54,12 @@ class Enrichment:
     enrich: Callable[[pl.DataFrame, Any], pl.DataFrame]
     """(one row for each distinct combination of inputs, settings) -> the outputs, same height and order."""
     folder: Path
+    reference_version: Callable[[], str]
+    """Version of reference data that lies outside the folder; empty without any."""
 
     def version(self) -> str:
-        """Hash of the folder's code and reference data: another version may give other values."""
-        digest = xxhash.xxh3_128()
+        """Hash of code and reference data: another version may give other values."""
+        digest = xxhash.xxh3_128(self.reference_version().encode())
         for file in sorted(self.folder.iterdir()):
             if file.suffix in {".py", ".json", ".csv"}:
                 digest.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -86,4 +89,7 @@ def _load(name: str) -> Enrichment:
     if not module.INPUTS or not module.OUTPUTS:
         raise EnrichmentContractError(f"{where}: INPUTS and OUTPUTS name at least one each")
     assert module.__file__ is not None
-    return Enrichment(name, module.Settings, module.INPUTS, module.OUTPUTS, module.enrich, Path(module.__file__).parent)
+    reference: Callable[[], str] = getattr(module, "reference_version", str)
+    return Enrichment(
+        name, module.Settings, module.INPUTS, module.OUTPUTS, module.enrich, Path(module.__file__).parent, reference
+    )

@@ -49,6 +49,8 @@ def erase(settings: FilesSettings, exports: Path, keys: Collection[str]) -> int:
     """Take the lines with these keys out of every file; files that end up empty are removed."""
     wanted = frozenset(keys)
     removed = 0
+    for partial in _folder(settings, exports).glob("*/.*.partial"):
+        partial.unlink()  # left by a process that was killed; the whole file is written again
     for path in sorted(_folder(settings, exports).glob("*/*.ndjson")):
         lines = path.read_bytes().splitlines()
         kept = [line for line in lines if msgspec.json.decode(line, type=_Line).key not in wanted]

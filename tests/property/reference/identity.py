@@ -18,8 +18,11 @@ Pair = tuple[Identifier, Identifier]
 Interval = tuple[int, int | None, int | None]
 """Profile id, valid from, valid to."""
 
-BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-BLOCKED = set("null none undefined unknown anonymous nan n/a na false true -1 0 test guest".split()) | {"[object object]"}
+BLANKS = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
+_WORDS = "null none undefined unknown anonymous nan n/a na false true -1 0 test guest"
+BLOCKED = {*_WORDS.split(), "[object object]"}
 
 
 def identifiers(row: Row, spec: IdentitySpec) -> list[Identifier]:
@@ -211,7 +214,11 @@ def _exceeds(members: set[Identifier], spec: IdentitySpec) -> bool:
 
 
 def _groups(
-    members: list[Identifier], edges: list[Edge], received: dict[Identifier, Place], registry: dict[Identifier, int], spec: IdentitySpec
+    members: list[Identifier],
+    edges: list[Edge],
+    received: dict[Identifier, Place],
+    registry: dict[Identifier, int],
+    spec: IdentitySpec,
 ) -> tuple[dict[Identifier, set[Identifier]], list[Row]]:
     uncapped = components(members, [edge.ends for edge in edges if edge.is_conducting])
     is_over = {each: _exceeds(uncapped[each], spec) for each in members}

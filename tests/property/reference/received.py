@@ -25,7 +25,7 @@ def raw(history: History, declarations: Declarations) -> tuple[list[Row], list[R
         for offset, line in enumerate(batch.lines):
             count = by_source.setdefault(line.source, _no_lines(batch, line.source))
             count["received"] += 1
-            message = None if line.message is None else parsed(line.message)
+            message: Any = None if line.message is None else parsed(line.message)
             reason = line.reason or _fault(line, message)
             if reason == "erased":
                 count["erased"] += 1

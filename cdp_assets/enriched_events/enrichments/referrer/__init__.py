@@ -9,13 +9,17 @@ import polars as pl
 
 from cdp_assets.declaration import Declaration
 from cdp_assets.enriched_events.enrichments import Output
-from cdp_assets.enriched_events.traffic_sources import by_host
+from cdp_assets.enriched_events.traffic_sources import by_host, reference_version
+
+__all__ = ["INPUTS", "OUTPUTS", "Settings", "enrich", "reference_version"]
 
 INPUTS = {"referrer": "context.page.referrer", "page_host": "column:page_host"}
 
 OUTPUTS = {
     "referrer_host": Output(pl.String(), "Host of the referring page, lower case; null without a referrer."),
-    "referrer_type": Output(pl.String(), "internal, search, social, email, video, shopping, ai, or unknown; null without a referrer."),
+    "referrer_type": Output(
+        pl.String(), "internal, search, social, email, video, shopping, ai, or unknown; null without a referrer."
+    ),
     "referrer_name": Output(pl.String(), "Name of a known referrer, such as Google."),
 }
 
@@ -32,7 +36,7 @@ class Settings(Declaration):
 def enrich(distinct: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     """`referrer` and `page_host` -> host, type and name of the referrer. A referrer that is no absolute address is none."""
     host = pl.col("referrer").str.extract(_HOST).str.to_lowercase().str.strip_chars_end(".")
-    hosts = distinct.select(host.alias("host"), "page_host")
+    hosts = distinct.select(pl.when(host != "").then(host).alias("host"), "page_host")
     different = hosts.get_column("host").drop_nulls().unique(maintain_order=True)
     known = [by_host(each) for each in different]
     table = pl.DataFrame(

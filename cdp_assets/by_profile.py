@@ -1,0 +1,204 @@
+"""Tables keyed by profile: how consents, profiles and attribution follow events and identity, by increments or from the ground.
+
+A layer gives what a batch contributes, by subject, and how the rows of some people are made of it; which people a run touches is found here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
+from cdp_assets.identity_graph.schema import EVENT_SUBJECTS, IDENTITY_MAP
+from cdp_assets.run import Run
+from cdp_resources.lake import CURSOR, KeyedTable, Table, TableSpec
+
+CHUNK_EVENTS = 500_000
+BUCKET_ROWS = 4_000_000
+"""A rebuild goes through the people in buckets, so that about this many rows of contributions are in memory at once."""
+IDENTITY = "identity_version"
+EPOCH_SEEN = "enriched_epoch"
+RULES = "rules"
+IDENTITY_RULES = "identity_rules"
+
+
+@dataclass(frozen=True)
+class ByProfile:
+    """One layer whose primary table is keyed by profile."""
+
+    layer: str
+    rules: int
+    """Digest of the declarations behind it; the layer is built again when it changes."""
+    events: TableSpec
+    """enriched_events, with the columns that `contribute` reads."""
+    per_batch: tuple[TableSpec, ...]
+    """Tables per batch of what events contribute, each with subject_id."""
+    contribute: Callable[[pl.DataFrame, pl.DataFrame], Sequence[pl.DataFrame]]
+    """(events, their subjects) -> rows of each of `per_batch`."""
+    primary: TableSpec
+    compute: Callable[[pl.DataFrame, Sequence[Table], Table], pl.DataFrame]
+    """(identity rows of the people to compute, the tables per batch, event_subjects) -> rows of the primary table."""
+    expired: Callable[[KeyedTable, Sequence[Table], Table], pl.Series] | None = None
+    """Subjects that change without new events."""
+    marks: Mapping[str, int] = field(default_factory=dict)
+    """More to be recorded with the primary table."""
+
+
+@dataclass(frozen=True)
+class ByProfileReport:
+    """What a run did."""
+
+    is_rebuild: bool
+    contributions: tuple[int, ...]
+    """Rows that new batches added to each table per batch."""
+    computed: int
+    """People who were computed."""
+    changed: int
+    """People whose rows changed."""
+
+
+def update(run: Run, spec: ByProfile) -> ByProfileReport:
+    """Bring the layer up to the identity layer."""
+    with run.writing(spec.layer):
+        identity, subjects = run.lake.keyed(IDENTITY_MAP), run.lake.table(EVENT_SUBJECTS)
+        enriched = run.lake.table(spec.events)
+        tables = [run.lake.table(each) for each in spec.per_batch]
+        primary = run.lake.keyed(spec.primary)
+        marks = {
+            RULES: spec.rules,
+            EPOCH_SEEN: identity.mark(EPOCH_SEEN, 0),
+            IDENTITY_RULES: identity.mark(RULES),
+        }
+        cursor = primary.cursor
+        is_other = any(primary.mark(name) != value for name, value in marks.items())
+        is_torn = any(table.cursor < cursor for table in tables)  # a rebuild was killed
+        is_rebuild = cursor >= 0 and (run.full or is_other or is_torn)
+        if is_rebuild:
+            for table in tables:
+                table.clear({CURSOR: -1})
+            run.checkpoint(f"{spec.layer} cleared")
+            cursor = -1
+        if primary.spec.loose and primary.has_other_types():
+            primary.clear({"version": primary.newest_version})
+        added = _contribute(run, spec, enriched, subjects, tables, cursor, identity.cursor)
+        marks |= {CURSOR: identity.cursor, IDENTITY: identity.newest_version, **spec.marks}
+        if cursor < 0:
+            computed, changed = _rebuild(run, spec, identity, subjects, tables, primary, marks)
+        else:
+            touched = _touched(spec, identity, subjects, tables, primary, cursor)
+            owned = _owned(identity, touched)
+            rows = spec.compute(owned, tables, subjects)
+            computed = touched.len()
+            changed = primary.put(rows, touched.alias("profile_id").to_frame(), run.as_of, marks).height
+        run.checkpoint(spec.primary.name)
+        run.say(f"{spec.layer}: {computed:,} people computed, {changed:,} changed")
+        for each in (*tables, primary):
+            each.tidy()
+        return ByProfileReport(is_rebuild, added, computed, changed)
+
+
+def _contribute(
+    run: Run, spec: ByProfile, enriched: Table, subjects: Table, tables: Sequence[Table], cursor: int, until: int
+) -> tuple[int, ...]:
+    added = [0] * len(tables)
+    for seqs in chunks(subjects, cursor, until):
+        events = enriched.read(seqs).sort("batch_seq", "offset")
+        frames = spec.contribute(events, subjects.read(seqs))
+        for index, (table, frame) in enumerate(zip(tables, frames, strict=True)):
+            table.put_batches(frame, seqs)
+            run.checkpoint(table.spec.name)
+            added[index] += frame.height
+    for table in tables:
+        if table.cursor < until:  # the last batches had no event with a subject
+            table.put_batches(pl.DataFrame(schema=table.spec.schema), [until])
+    return tuple(added)
+
+
+def chunks(table: Table, cursor: int, until: int) -> Iterator[list[int]]:
+    """The batches of (cursor, until] in order, taken together up to a number of events."""
+    if until <= cursor:
+        return
+    counted = table.scan(range(cursor + 1, until + 1)).group_by("batch_seq").agg(events=pl.len()).sort("batch_seq").collect()
+    chunk: list[int] = []
+    size = 0
+    for seq, events in counted.iter_rows():
+        if chunk and size + events > CHUNK_EVENTS:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(seq)
+        size += events
+    if chunk:
+        yield chunk
+
+
+def _touched(
+    spec: ByProfile, identity: KeyedTable, subjects: Table, tables: Sequence[Table], primary: KeyedTable, cursor: int
+) -> pl.Series:
+    """The profiles, past and present, that new events, changed identity or the passing of time touch."""
+    ids: list[pl.Series] = []
+    if identity.cursor > cursor:
+        fresh = subjects.scan(range(cursor + 1, identity.cursor + 1)).select("subject_id").unique().collect()
+        ids.append(fresh["subject_id"])
+    if spec.expired is not None:
+        ids.append(spec.expired(primary, tables, subjects))
+    profiles: list[pl.Series] = []
+    if ids:
+        keys = pl.concat(ids).unique().alias("identifier_id").to_frame()
+        profiles.append(identity.current(keys)["profile_id"])
+    if identity.newest_version != primary.mark(IDENTITY):
+        moved = identity.changed_since(primary.mark(IDENTITY))
+        every = identity.scan().filter(pl.col("identifier_id").is_in(moved["identifier_id"].implode()))
+        profiles.append(every.select("profile_id").collect()["profile_id"])
+    if not profiles:
+        return pl.Series("profile_id", [], dtype=pl.Int64)
+    return pl.concat(profiles).drop_nulls().unique()
+
+
+def _owned(identity: KeyedTable, profiles: pl.Series) -> pl.DataFrame:
+    """The identity rows that belong to some profiles now."""
+    wanted = pl.col("profile_id").is_in(profiles.implode())
+    candidates = identity.scan(tiers=["base", "delta"]).filter(wanted).select("identifier_id").unique().collect()
+    return identity.current(candidates).filter(wanted)
+
+
+def _rebuild(
+    run: Run,
+    spec: ByProfile,
+    identity: KeyedTable,
+    subjects: Table,
+    tables: Sequence[Table],
+    primary: KeyedTable,
+    marks: Mapping[str, int],
+) -> tuple[int, int]:
+    """Compute everybody, in buckets of people."""
+    contributed = sum(int(table.files()["num_records"].sum()) for table in (*tables, subjects))
+    buckets = max(1, -(-contributed // BUCKET_ROWS))
+    is_first = primary.newest_version == 0
+    everybody = identity.current()
+    computed = changed = 0
+    for bucket in range(buckets):
+        inside = pl.col("profile_id") % buckets == bucket
+        rows = spec.compute(everybody.filter(inside) if buckets > 1 else everybody, tables, subjects)
+        touched = None
+        if buckets > 1:
+            stored = primary.scan(tiers=["base", "delta"]).filter(inside).select("profile_id").unique().collect()
+            touched = pl.concat([stored, rows.select("profile_id")]).unique()
+        last = marks if bucket == buckets - 1 else {}
+        changed += primary.put(rows, touched, run.as_of, last, is_first=is_first).height
+        computed += rows["profile_id"].n_unique()
+        run.say(f"{spec.layer}: {computed:,} people computed")
+    return computed, changed
+
+
+def of_subjects(table: Table, owned: pl.DataFrame, columns: Iterable[str]) -> pl.DataFrame:
+    """The rows of a table per batch that belong to the subjects in `owned`."""
+    ids = owned.select(pl.col("identifier_id").alias("subject_id")).unique()
+    frame = table.scan().select(list(columns))
+    if ids.height <= 200_000:
+        return frame.filter(pl.col("subject_id").is_in(ids["subject_id"].implode())).collect()
+    return frame.join(ids.lazy(), on="subject_id", how="semi").collect()
+
+
+EVENTS = ENRICHED_EVENTS

@@ -1,0 +1,46 @@
+"""From what events said to what holds for each person. Pure; docs/semantics.md section 5."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Literal
+
+import polars as pl
+
+from cdp_assets.consent.schema import CONSENT_FACTS, CONSENTS
+
+
+def consent_facts(events: pl.DataFrame, subjects: pl.DataFrame) -> pl.DataFrame:
+    """The consent facts of some batches. `events`: [batch_seq, offset, consent]."""
+    said = events.filter(pl.col("consent").is_not_null()).select("batch_seq", "offset", "consent")
+    return (
+        said.join(subjects, on=["batch_seq", "offset"], how="inner")
+        .select(list(CONSENT_FACTS.columns))
+        .sort("batch_seq", "offset")
+    )
+
+
+def consents(facts: pl.DataFrame, purposes: Collection[str], conflict: Literal["latest", "denied_wins"]) -> pl.DataFrame:
+    """Status by profile and purpose. `facts`: [profile_id, subject_id, at, message_key, consent]."""
+    distinct = facts["consent"].unique()
+    told = [
+        (text, purpose, bool(granted))
+        for text in distinct
+        for purpose, granted in json.loads(text).items()
+        if purpose in purposes and granted is not None
+    ]
+    meaning = pl.DataFrame(told, schema={"consent": pl.String, "purpose": pl.String, "granted": pl.Boolean}, orient="row")
+    rows = facts.join(meaning, on="consent", how="inner")
+    order = ["at", "message_key"]
+    key = ["profile_id", "purpose"]
+    if conflict == "latest":
+        final = rows.sort(order).group_by(key).agg(pl.col("granted").last(), pl.col("at").last())
+    else:
+        last = rows.sort(order).group_by(*key, "subject_id").agg(pl.col("granted").last(), pl.col("at").last())
+        final = last.group_by(key).agg(
+            granted=pl.col("granted").all(),
+            at=pl.when(pl.col("granted").all()).then(pl.col("at").max()).otherwise(pl.col("at").filter(~pl.col("granted")).max()),
+        )
+    status = pl.when(pl.col("granted")).then(pl.lit("granted")).otherwise(pl.lit("denied"))
+    return final.with_columns(status=status).select(list(CONSENTS.columns)).sort("profile_id", "purpose")

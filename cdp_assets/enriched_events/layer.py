@@ -1,0 +1,98 @@
+"""The one writer of enriched_events: takes raw batches in order, and enriches an hour again when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from cdp_assets.enriched_events.schema import EVENT_VIOLATIONS, LAYER, QUARANTINED_EVENTS, enriched_table
+from cdp_assets.enriched_events.transform import enrich_batch
+from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS
+from cdp_assets.run import Run
+from cdp_resources.lake import Table
+
+CHUNK_EVENTS = 250_000
+
+
+@dataclass(frozen=True)
+class EnrichedReport:
+    """What a run did: events taken, batches whose rows changed when enriched again, and violations [event, source, kind, action, violation_count]."""
+
+    events: int
+    quarantined: int
+    changed: int
+    violations: pl.DataFrame
+
+
+def update(run: Run, redo_hours: Collection[str] = ()) -> EnrichedReport:
+    """Enrich every raw batch that is not yet in the table, and the batches of `redo_hours` ("YYYYMMDDHH"; with `run.full` all of them) again.
+
+    Batches whose raw rows changed since are always enriched again.
+    """
+    with run.writing(LAYER):
+        raw, batches = run.lake.table(RAW_EVENTS), run.lake.table(IMPORT_BATCHES)
+        tables = (
+            run.lake.table(EVENT_VIOLATIONS),
+            run.lake.table(QUARANTINED_EVENTS),
+            run.lake.table(enriched_table(run.project.enrichments)),
+        )
+        enriched = tables[-1]
+        cursor = enriched.cursor
+        # A batch of raw_events that was rewritten does not say which: all are compared again, and equal ones stay as they are.
+        everything = run.full or (cursor >= 0 and enriched.mark("raw_epoch", 0) != raw.epoch)
+        known = (
+            batches.scan().group_by("batch_seq").agg(pl.col("hour").first(), pl.col("accepted").sum()).collect().sort("batch_seq")
+        )
+        hours = known["hour"].dt.strftime("%Y%m%d%H")
+        again = known.filter((pl.col("batch_seq") <= cursor) & (everything | hours.is_in(list(redo_hours))))
+        pending = known.filter((pl.col("batch_seq") > cursor) & (pl.col("batch_seq") <= raw.cursor))
+        events = quarantined = changed = 0
+        violations: list[pl.DataFrame] = []
+        for part in (again, pending):
+            for seqs in _chunks(part):
+                done = _commit(run, raw, tables, seqs)
+                changed += int(part is again and done[2])
+                if part is pending:
+                    events, quarantined = events + done[0], quarantined + done[1]
+                    violations.append(done[3])
+                    run.say(f"enriched_events: {events:,} events")
+        if enriched.mark("raw_epoch", 0) != raw.epoch:
+            enriched.write(pl.DataFrame(schema=enriched.spec.schema), {"raw_epoch": raw.epoch})
+        for table in tables:
+            table.tidy()
+    schema = {name: dtype for name, dtype in EVENT_VIOLATIONS.columns.items() if name != "batch_seq"}
+    counts = pl.concat(violations) if violations else pl.DataFrame(schema=schema)
+    by = [name for name in schema if name != "violation_count"]
+    return EnrichedReport(events, quarantined, changed, counts.group_by(by).agg(pl.col("violation_count").sum()).sort(by))
+
+
+def _chunks(batches: pl.DataFrame) -> Iterator[list[int]]:
+    chunk: list[int] = []
+    size = 0
+    for seq, events in batches.select("batch_seq", "accepted").iter_rows():
+        if chunk and size + events > CHUNK_EVENTS:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(seq)
+        size += events
+    if chunk:
+        yield chunk
+
+
+def _commit(run: Run, raw: Table, tables: Sequence[Table], seqs: Sequence[int]) -> tuple[int, int, bool, pl.DataFrame]:
+    """Enrich some batches together; the primary's cursor moves last. Events, quarantined ones, whether the rows changed, violations."""
+    project = run.project
+    rows = raw.read(seqs).sort("batch_seq", "offset")
+    policies = project.violations
+    done = enrich_batch(rows, project.plan, policies, project.enrichments)
+    counts = done.violations.with_columns(pl.col("violation_count").cast(pl.Int64))
+    # Counts of several batches taken together stand at the last of them.
+    tables[0].put_batches(counts.with_columns(batch_seq=pl.lit(max(seqs), pl.Int64)).select(list(EVENT_VIOLATIONS.columns)), seqs)
+    run.checkpoint("event_violations")
+    tables[1].put_batches(done.quarantined, seqs)
+    run.checkpoint("quarantined_events")
+    changed = tables[2].put_batches(done.enriched, seqs)
+    run.checkpoint("enriched_events")
+    return done.enriched.height, done.quarantined.height, changed, counts

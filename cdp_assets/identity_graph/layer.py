@@ -1,0 +1,279 @@
+"""The one writer of the identity tables: numbers identifiers, keeps edges by batch, and solves again only what a batch touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
+from cdp_assets.identity_graph.observe import identifier_keys, identifiers, observations
+from cdp_assets.identity_graph.schema import (
+    EDGES,
+    EVENT_SUBJECTS,
+    IDENTIFIERS,
+    IDENTITY_MAP,
+    IDENTITY_MERGES,
+    LAYER,
+    SIGHTINGS,
+)
+from cdp_assets.identity_graph.transform import Solution, intervals, map_rows, solve
+from cdp_assets.run import Run
+from cdp_resources.lake import CURSOR, KeyedTable, Table
+
+CHUNK_EVENTS = 1_000_000
+NEXT_ID = "next_id"
+RULES = "rules"
+UPSTREAM = "enriched_epoch"
+_EDGE = ["batch_seq", "offset", "position", "centre_id", "leaf_id", "at"]
+_SIGHTING = ["identifier_id", "user_id", "hour", "first_at", "last_at"]
+
+
+@dataclass(frozen=True)
+class IdentityReport:
+    """What a run did."""
+
+    is_rebuild: bool
+    events: int
+    new_identifiers: int
+    changed_identifiers: int
+    largest_components: pl.DataFrame
+    """[component, size] of the largest among those that were touched."""
+
+
+class _Tables:
+    def __init__(self, run: Run) -> None:
+        self.identifiers = run.lake.table(IDENTIFIERS)
+        self.subjects = run.lake.table(EVENT_SUBJECTS)
+        self.edges = run.lake.table(EDGES)
+        self.sightings = run.lake.table(SIGHTINGS)
+        self.map = run.lake.keyed(IDENTITY_MAP)
+        self.merges = run.lake.keyed(IDENTITY_MERGES)
+
+    def by_batch(self) -> tuple[Table, Table, Table]:
+        return self.subjects, self.edges, self.sightings
+
+
+def update(run: Run) -> IdentityReport:
+    """Bring the identity tables up to enriched_events.
+
+    Everything is built again when the rules changed, when a batch that was already taken has other rows now, or with `run.full`; identifiers keep their numbers.
+    """
+    with run.writing(LAYER):
+        tables = _Tables(run)
+        enriched = run.lake.table(ENRICHED_EVENTS)
+        rules = run.project.digest("identity")
+        marks = {RULES: rules, UPSTREAM: enriched.epoch}
+        is_rebuild = run.full or (any(tables.map.mark(name) != value for name, value in marks.items()) and tables.map.cursor >= 0)
+        cursor = tables.map.cursor
+        if is_rebuild:
+            for table in tables.by_batch():
+                table.clear({CURSOR: -1})
+            run.checkpoint("identity cleared")
+            cursor = -1
+        pending = _batches(enriched, cursor)
+        events = new = 0
+        for seqs in _chunks(pending):
+            taken, fresh = _observe(run, tables, enriched, seqs)
+            events += taken
+            new += fresh
+            run.say(f"identity: {events:,} events observed")
+        if not pending.height and not is_rebuild:
+            return IdentityReport(False, 0, 0, 0, pl.DataFrame(schema={"component": pl.Int64, "size": pl.UInt32}))
+        touched = None if is_rebuild or cursor < 0 else _touched(tables, cursor)
+        solution, rows, keys = _solve(tables, touched, run)
+        changed = _write(run, tables, solution, rows, keys, {CURSOR: enriched.cursor, **marks})
+        sizes = solution.nodes.filter(~pl.col("is_shared")).group_by("component").agg(size=pl.len()).sort("size", descending=True)
+        for table in (tables.identifiers, *tables.by_batch(), tables.map, tables.merges):
+            table.tidy()
+        return IdentityReport(is_rebuild, events, new, changed, sizes.head(5))
+
+
+def _batches(enriched: Table, cursor: int) -> pl.DataFrame:
+    """[batch_seq, events] of the batches after the cursor."""
+    files = enriched.files()
+    seqs = files.filter(pl.col("batch_seq_max") > cursor)
+    if seqs.is_empty():
+        return pl.DataFrame(schema={"batch_seq": pl.Int64, "events": pl.UInt32})
+    fresh = enriched.scan(range(int(cursor) + 1, int(seqs["batch_seq_max"].max()) + 1))  # type: ignore[arg-type]
+    return fresh.group_by("batch_seq").agg(events=pl.len()).sort("batch_seq").collect()
+
+
+def _chunks(pending: pl.DataFrame) -> Iterator[list[int]]:
+    chunk: list[int] = []
+    size = 0
+    for seq, events in pending.iter_rows():
+        if chunk and size + events > CHUNK_EVENTS:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(seq)
+        size += events
+    if chunk:
+        yield chunk
+
+
+def _observe(run: Run, tables: _Tables, enriched: Table, seqs: Sequence[int]) -> tuple[int, int]:
+    """Number the identifiers of some batches and write their subjects, edges and sightings: events read, identifiers that are new."""
+    columns = [
+        "batch_seq",
+        "offset",
+        "message_id",
+        "message_key",
+        "timestamp",
+        "user_id",
+        "anonymous_id",
+        "previous_id",
+        "group_id",
+    ]
+    events = enriched.scan(seqs).select(*columns, "traits", "properties", "context").collect().sort("batch_seq", "offset")
+    listed = identifiers(events, run.project.identity)
+    kinds = ["identifier_type", "identifier"]
+    distinct = listed.unique(kinds, keep="first", maintain_order=True).select("batch_seq", "offset", *kinds)
+    distinct = distinct.with_columns(identifier_key=identifier_keys(distinct["identifier_type"], distinct["identifier"]))
+    keys = distinct["identifier_key"].unique()
+    stored = (
+        tables.identifiers.scan().filter(pl.col("identifier_key").is_in(keys.implode())).select("identifier_id", *kinds).collect()
+    )
+    fresh = distinct.join(stored, on=kinds, how="anti", maintain_order="left")
+    first = tables.identifiers.mark(NEXT_ID, 1)
+    fresh = fresh.with_columns(identifier_id=pl.int_range(first, first + fresh.height, eager=True, dtype=pl.Int64))
+    if fresh.height:
+        cursor = max(tables.identifiers.cursor, max(seqs))
+        tables.identifiers.write(fresh.select(list(IDENTIFIERS.columns)), {CURSOR: cursor, NEXT_ID: first + fresh.height})
+        run.checkpoint("identifiers")
+    known = pl.concat([stored, fresh.select("identifier_id", *kinds)])
+    seen = observations(listed.join(known, on=kinds, how="left", maintain_order="left"), events, run.project.identity)
+    for table, frame in zip(tables.by_batch(), (seen.subjects, seen.edges, seen.sightings), strict=True):
+        table.put_batches(frame, seqs)
+        run.checkpoint(table.spec.name)
+    return events.height, fresh.height
+
+
+def _touched(tables: _Tables, cursor: int) -> pl.Series:
+    """Identifier ids that events after the cursor carry."""
+    new = pl.col("batch_seq") > cursor
+    subjects = (
+        tables.subjects.scan(range(cursor + 1, tables.subjects.cursor + 1)).filter(new).select("subject_id").unique().collect()
+    )
+    ends = tables.edges.scan(range(cursor + 1, tables.edges.cursor + 1)).filter(new).select("centre_id", "leaf_id").collect()
+    return pl.concat([subjects["subject_id"], ends["centre_id"], ends["leaf_id"]]).unique()
+
+
+def _solve(tables: _Tables, touched: pl.Series | None, run: Run) -> tuple[Solution, pl.DataFrame, pl.DataFrame | None]:
+    """The solution, the rows of identity_map, and the identifier ids they replace (None: all)."""
+    spec = run.project.identity
+    node = ["identifier_id", "identifier_type", "batch_seq", "offset"]
+    if touched is None:
+        edges = tables.edges.scan().select(_EDGE).collect()
+        seen = pl.concat(
+            [tables.subjects.scan().select("subject_id").unique().collect()["subject_id"], edges["centre_id"], edges["leaf_id"]]
+        )
+        nodes = (
+            tables.identifiers.scan()
+            .select(node)
+            .collect()
+            .join(seen.unique().alias("identifier_id").to_frame(), on="identifier_id", how="semi")
+        )
+        solution = solve(nodes, edges, spec)
+        timed = solution.nodes.filter(pl.col("is_timed"))["identifier_id"]
+        rows = map_rows(solution.nodes, _intervals(tables, timed, solution.nodes))
+        return solution, rows, None
+    old = tables.map.current(touched.alias("identifier_id").to_frame())
+    components = old["component"].unique()
+    members = _of_components(tables.map, components)
+    all_nodes = pl.concat([members, touched]).unique()
+    edges = (
+        tables.edges.scan()
+        .filter(pl.col("centre_id").is_in(all_nodes.implode()) | pl.col("leaf_id").is_in(all_nodes.implode()))
+        .select(_EDGE)
+        .collect()
+    )
+    # Sharing is counted at the touched nodes, so their far ends must be known; what they conduct to is not solved again.
+    ends = pl.concat([edges["centre_id"], edges["leaf_id"]]).unique()
+    far = ends.filter(~ends.is_in(all_nodes.implode()))
+    nodes = (
+        tables.identifiers.scan()
+        .filter(pl.col("identifier_id").is_in(pl.concat([all_nodes, far]).implode()))
+        .select(node)
+        .collect()
+    )
+    far_state = tables.map.current(far.alias("identifier_id").to_frame())
+    solution = solve(nodes, edges, spec, known_shared=far_state.filter(pl.col("is_shared"))["identifier_id"].unique())
+    inside = solution.nodes.filter(pl.col("identifier_id").is_in(all_nodes.implode()))
+    moved = inside.join(
+        tables.map.current(inside.select("identifier_id")).select("identifier_id", "profile_id").unique(),
+        on=["identifier_id", "profile_id"],
+        how="anti",
+    )
+    # Shared devices of users whose profile changed change hands with them.
+    near = edges.filter(
+        pl.col("centre_id").is_in(moved["identifier_id"].implode()) | pl.col("leaf_id").is_in(moved["identifier_id"].implode())
+    )
+    neighbours = pl.concat([near["centre_id"], near["leaf_id"]]).unique()
+    devices = far_state.filter(pl.col("is_shared") & pl.col("identifier_id").is_in(neighbours.implode()))[
+        "identifier_id"
+    ].unique()
+    timed_inside = inside.filter(pl.col("is_timed"))["identifier_id"]
+    timed = pl.concat([timed_inside, devices]).unique()
+    spans = _intervals(tables, timed, inside)
+    rows = pl.concat(
+        [
+            map_rows(inside, spans.filter(~pl.col("identifier_id").is_in(devices.implode()))),
+            spans.filter(pl.col("identifier_id").is_in(devices.implode())),
+        ]
+    )
+    keys = pl.concat([all_nodes, spans["identifier_id"].unique()]).unique().alias("identifier_id").to_frame()
+    profiles = inside["profile_id"].unique()
+    return Solution(inside, solution.merges.filter(pl.col("profile_id").is_in(profiles.implode()))), rows, keys
+
+
+def _of_components(table: KeyedTable, components: pl.Series) -> pl.Series:
+    """The identifier ids whose newest row lies in one of the components."""
+    candidates = (
+        table.scan(tiers=["base", "delta"])
+        .filter(pl.col("component").is_in(components.implode()))
+        .select("identifier_id")
+        .unique()
+        .collect()
+    )
+    now = table.current(candidates)
+    return now.filter(pl.col("component").is_in(components.implode()))["identifier_id"].unique()
+
+
+def _intervals(tables: _Tables, timed: pl.Series, solved: pl.DataFrame) -> pl.DataFrame:
+    """Intervals of shared identifiers; owners come from the solution, or from the table where they were not solved again."""
+    sightings = tables.sightings.scan().filter(pl.col("identifier_id").is_in(timed.implode())).select(_SIGHTING).collect()
+    users = sightings.select("user_id").unique()
+    fresh = solved.select(pl.col("identifier_id").alias("user_id"), "profile_id").join(users, on="user_id", how="semi")
+    rest = users.join(fresh, on="user_id", how="anti")
+    stored = tables.map.current(rest.rename({"user_id": "identifier_id"})).select(
+        pl.col("identifier_id").alias("user_id"), "profile_id"
+    )
+    return intervals(sightings, pl.concat([fresh, stored]))
+
+
+def _write(
+    run: Run, tables: _Tables, solution: Solution, rows: pl.DataFrame, keys: pl.DataFrame | None, marks: dict[str, int]
+) -> int:
+    """Merges first, then the map, whose cursor says that the batches are taken: how many identifiers changed hands."""
+    merges = solution.merges
+    places = merges.select("batch_seq", "offset").unique()
+    messages = (
+        tables.edges.scan(places["batch_seq"].unique().to_list() if places.height < 10_000 else None)
+        .select("batch_seq", "offset", "message_id")
+        .join(places.lazy(), on=["batch_seq", "offset"], how="semi")
+        .unique()
+        .collect()
+    )
+    merges = merges.join(messages, on=["batch_seq", "offset"], how="left").select(list(IDENTITY_MERGES.columns))
+    touched = None
+    if keys is not None:
+        people = solution.nodes.filter(~pl.col("is_shared"))
+        before = tables.map.current(people.select("identifier_id")).filter(~pl.col("is_shared"))
+        touched = pl.concat([before["profile_id"], people["profile_id"]]).unique().alias("profile_id").to_frame()
+    tables.merges.put(merges, touched, run.as_of)
+    run.checkpoint("identity_merges")
+    changed = tables.map.put(rows, keys, run.as_of, marks)
+    run.checkpoint("identity_map")
+    return changed.height

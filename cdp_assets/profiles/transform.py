@@ -1,0 +1,95 @@
+"""Traits from facts. Pure; docs/semantics.md section 6."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, timedelta
+
+import polars as pl
+
+from cdp_assets.profiles.schema import MICRO, Measure, TraitColumn, condition_column
+from cdp_assets.profiles.spec import TraitSpec
+
+TEXT_KINDS = ("latest", "first", "last")
+
+
+def trait_column(spec: TraitSpec, exponent: Callable[[str], int]) -> TraitColumn:
+    """The column that a declared trait becomes. `exponent` gives the decimal places of a currency."""
+    events = (spec.event,) if isinstance(spec.event, str) else spec.event
+    types: tuple[str, ...] | None = spec.types or (("track",) if events else None)
+    values = () if spec.value is None else (spec.value,) if isinstance(spec.value, str) else spec.value
+    take = "number" if spec.kind == "sum" else "text" if spec.kind in TEXT_KINDS else "none"
+    measure = Measure(
+        types=types,
+        events=events,
+        where=spec.where,
+        take=take,  # type: ignore[arg-type]
+        values=values,
+        currency=spec.currency,
+        currency_at=spec.currency_at if spec.currency else None,
+    )
+    return TraitColumn(
+        name=spec.trait,
+        kind=spec.kind,
+        measure=measure,
+        window=spec.window,
+        minor_units=exponent(spec.currency) if spec.currency else None,
+        description=spec.description,
+    )
+
+
+def counting_column(measure: Measure, window: int | None) -> TraitColumn:
+    """The hidden column that counts the events of a segment's condition."""
+    return TraitColumn(condition_column(measure, window), "count", measure, window, is_shown=False)
+
+
+def profiles(
+    people: pl.Series, seen: pl.DataFrame, facts: pl.DataFrame, columns: Sequence[TraitColumn], as_of: date
+) -> pl.DataFrame:
+    """One row for each of `people`, with its traits as of the end of the UTC day `as_of`.
+
+    `seen`: [profile_id, at] of all their events. `facts`: [profile_id, at, message_key, measure, number, text].
+    """
+    frame = people.alias("profile_id").to_frame().sort("profile_id")
+    visible = pl.col("at").dt.date() <= as_of
+    spans = seen.filter(visible).group_by("profile_id").agg(first_seen_at=pl.col("at").min(), last_seen_at=pl.col("at").max())
+    frame = frame.join(spans, on="profile_id", how="left", maintain_order="left")
+    facts = facts.filter(visible)
+    parts = {key[0]: part for key, part in facts.partition_by("measure", as_dict=True).items()}
+    empty = facts.clear()
+    for column in columns:
+        mine = parts.get(column.measure.id, empty)
+        if column.window is not None:
+            mine = mine.filter(pl.col("at").dt.date() > as_of - timedelta(days=column.window))
+        values = mine.group_by("profile_id").agg(_aggregate(column).alias(column.name))
+        frame = frame.join(values, on="profile_id", how="left", maintain_order="left")
+    zero = [column.name for column in columns if column.kind in ("count", "sum")]
+    return frame.with_columns(pl.col(zero).fill_null(0)).cast({column.name: column.dtype for column in columns})  # type: ignore[arg-type]
+
+
+def _aggregate(column: TraitColumn) -> pl.Expr:
+    order = [pl.col("at"), pl.col("message_key")]
+    if column.kind == "count":
+        return pl.len().cast(pl.Int64)
+    if column.kind == "sum":
+        total = pl.col("number").sum()
+        if column.minor_units is not None:
+            return total // 10 ** (6 - column.minor_units)
+        return total / MICRO
+    if column.kind == "first_event_at":
+        return pl.col("at").min()
+    if column.kind == "last_event_at":
+        return pl.col("at").max()
+    ordered = pl.col("text").sort_by(order)
+    return ordered.first() if column.kind == "first" else ordered.last()
+
+
+def expiring(facts: pl.LazyFrame, columns: Iterable[TraitColumn], before: date, after: date) -> pl.LazyFrame:
+    """The subjects whose columns change only because `as_of` moved from one day to another: [subject_id]."""
+    low, high = min(before, after), max(before, after)
+    day = pl.col("at").dt.date()
+    crossed = (day > low) & (day <= high)
+    for window in {column.window for column in columns if column.window is not None}:
+        edge = timedelta(days=window)
+        crossed = crossed | ((day > low - edge) & (day <= high - edge))
+    return facts.filter(crossed).select("subject_id").unique()

@@ -1,0 +1,258 @@
+"""Attribution against a slow and obvious evaluator, on made-up histories with ties, repeats, refunds and extreme values."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cdp_assets.attribution.money import EXPONENTS, minor_units
+from cdp_assets.attribution.schema import CREDIT, FOUND_CONVERSIONS, TOUCHES, attribution_credit
+from cdp_assets.attribution.spec import AttributionSpec
+from cdp_assets.attribution.transform import allocate, credit, distinct_conversions
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+LARGEST = 2**63 - 1
+SPEC = AttributionSpec.model_validate(
+    {
+        "conversions": [],
+        "lookback_days": 3,
+        "collapse_minutes": 30,
+        "models": ["first", "last", "last_non_direct", "linear", "position"]
+        + [{"model": "time_decay", "settings": {"half_life_days": 0.7}}],
+    }
+)
+Row = dict[str, Any]
+quick = settings(max_examples=120, deadline=None, derandomize=True, database=None)
+
+instants = st.builds(
+    lambda day, minutes, micros: START + timedelta(days=day, minutes=minutes, microseconds=micros),
+    st.integers(0, 5),
+    st.sampled_from([0, 0, 10, 29, 30, 31, 60, 700]),
+    st.sampled_from([0, 0, 0, 1, -1]),
+)
+profiles = st.integers(1, 3)
+values = st.one_of(
+    st.sampled_from([0, 1, -1, 2, 7, 99, 100, -100, 2**43, 2**43 + 1, 2**53 + 1, LARGEST, -LARGEST]), st.integers(-(10**6), 10**6)
+)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Row], list[Row]]:
+    touches = [
+        {
+            "touchpoint_id": draw(st.sampled_from(["a", "b", "c", f"t{number}"])),
+            "at": draw(instants),
+            "channel": draw(st.sampled_from(["Direct", "Direct", "Email", "Social"])),
+            "campaign": draw(st.sampled_from([None, None, "spring"])),
+            "source": draw(st.sampled_from([None, "news"])),
+            "batch_seq": number // 4,
+            "offset": number % 4,
+            "profile_id": draw(profiles),
+        }
+        for number in range(draw(st.integers(0, 20)))
+    ]
+    conversions = []
+    for number in range(draw(st.integers(0, 8))):
+        name, order_id = draw(st.sampled_from(["order", "lead"])), draw(st.sampled_from([None, "1", "2", "2"]))
+        is_refund, message_id = draw(st.sampled_from([False, False, True])), f"m{draw(st.integers(0, 3))}{number}"
+        value = draw(values)
+        conversions.append(
+            {
+                "conversion_id": f"{name}:refund:{message_id}" if is_refund else f"{name}:{order_id or message_id}",
+                "at": draw(instants),
+                "value": -abs(value) if is_refund else value,
+                "currency": draw(st.sampled_from(["EUR", "JPY", None])),
+                "name": name,
+                "order_id": order_id,
+                "is_refund": is_refund,
+                "message_id": message_id,
+                "is_value_missing": False,
+                "batch_seq": 100 + number // 3,
+                "offset": number % 3,
+                "profile_id": draw(profiles),
+            }
+        )
+    return touches, conversions
+
+
+def frames(touches: list[Row], conversions: list[Row]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    owner = {"profile_id": pl.Int64()}
+    return pl.DataFrame(touches, schema={**TOUCHES, **owner}), pl.DataFrame(conversions, schema={**FOUND_CONVERSIONS, **owner})
+
+
+def slow_credit(touches: list[Row], conversions: list[Row], spec: AttributionSpec) -> list[tuple[Any, ...]]:
+    """attribution_credit, row by row, from the rules as they are written."""
+    rows = []
+    counted = slow_distinct(conversions)
+    for conversion in counted:
+        path_at = conversion["at"]
+        for other in counted:
+            same = all(other[name] == conversion[name] for name in ("profile_id", "name", "order_id"))
+            if conversion["is_refund"] and conversion["order_id"] is not None and same and not other["is_refund"]:
+                path_at = other["at"]
+        earliest = path_at - timedelta(days=spec.lookback_days)
+        own = [touch for touch in touches if touch["profile_id"] == conversion["profile_id"]]
+        path = [touch for touch in slow_collapsed(own, spec.collapse_minutes) if earliest < touch["at"] <= path_at]
+        ends = (conversion["conversion_id"], conversion["profile_id"], conversion["at"], conversion["currency"])
+        for use in spec.models:
+            if not path:
+                rows.append((use.name, *ends, None, None, 0, spec.unattributed_channel, None, 1.0, conversion["value"]))
+                continue
+            half_life = use.settings.get("half_life_days", 7)
+            weights = slow_weights(use.model, path, path_at, spec.direct_channel, half_life)
+            shares = slow_shares(conversion["value"], weights)
+            for place, (touch, weight, share) in enumerate(zip(path, weights, shares, strict=True)):
+                if weight:
+                    about = (touch["touchpoint_id"], place + 1, len(path), touch["channel"], touch["campaign"])
+                    rows.append((use.name, *ends, *about, weight / sum(weights), share))
+    return rows
+
+
+def slow_distinct(conversions: list[Row]) -> list[Row]:
+    counted: dict[Any, Row] = {}
+    for row in sorted(conversions, key=lambda row: (row["at"], row["message_id"], row["batch_seq"], row["offset"])):
+        key = (row["batch_seq"], row["offset"]) if row["is_refund"] else (row["profile_id"], row["conversion_id"])
+        counted.setdefault(key, row)
+    return list(counted.values())
+
+
+def slow_collapsed(touches: list[Row], minutes: int) -> list[Row]:
+    kept: list[Row] = []
+    previous_of_run: datetime | None = None
+    for touch in sorted(touches, key=lambda row: (row["at"], row["touchpoint_id"], row["batch_seq"], row["offset"])):
+        if kept and previous_of_run is not None:
+            is_same = all(kept[-1].get(name) == touch.get(name) for name in ("channel", "campaign", "source", "medium"))
+            if is_same and touch["at"] - previous_of_run < timedelta(minutes=minutes):
+                previous_of_run = touch["at"]
+                continue
+        kept.append(touch)
+        previous_of_run = touch["at"]
+    return kept
+
+
+def slow_weights(model: str, path: list[Row], path_at: datetime, direct: str, half_life: float) -> list[int]:
+    n = len(path)
+    if model == "last_non_direct":
+        others = [place for place, touch in enumerate(path) if touch["channel"] != direct]
+        return [int(place == (others[-1] if others else n - 1)) for place in range(n)]
+    if model == "time_decay":
+        return [max(1, int(2**20 * 0.5 ** ((path_at - touch["at"]).days / half_life))) for touch in path]
+    return {
+        "first": [1] + [0] * (n - 1),
+        "last": [0] * (n - 1) + [1],
+        "linear": [1] * n,
+        "position": [1] * n if n < 3 else [2 * (n - 2)] + [1] * (n - 2) + [2 * (n - 2)],
+    }[model]
+
+
+def slow_shares(value: int, weights: list[int]) -> list[int]:
+    exact = [Fraction(abs(value) * weight, sum(weights)) for weight in weights]
+    shares = [math.floor(share) for share in exact]
+    wanting = sorted(range(len(weights)), key=lambda place: (shares[place] - exact[place], place))
+    for place in wanting[: abs(value) - sum(shares)]:
+        shares[place] += 1
+    return [share if value >= 0 else -share for share in shares]
+
+
+COLUMNS = ["model", "conversion_id", "profile_id", "at", "currency", "touchpoint_id", "position", "path_length"]
+COLUMNS += ["channel", "campaign", "credit", "value"]
+
+
+def in_order(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return sorted(rows, key=repr)
+
+
+@quick
+@given(histories())
+def test_credit_equals_the_slow_evaluator(history: tuple[list[Row], list[Row]]) -> None:
+    shared = credit(*frames(*history), SPEC)
+    assert shared.schema == CREDIT
+    assert in_order(shared.select(COLUMNS).rows()) == in_order(slow_credit(*history, SPEC))
+
+
+@settings(quick, max_examples=50)
+@given(histories(), st.integers(0, 2**32))
+def test_the_order_of_rows_changes_nothing(history: tuple[list[Row], list[Row]], seed: int) -> None:
+    touches, conversions = history
+    shuffle = random.Random(seed).shuffle
+    mixed = [list(touches), list(conversions)]
+    for rows in mixed:
+        shuffle(rows)
+    assert credit(*frames(*mixed), SPEC).equals(credit(*frames(*history), SPEC))
+
+
+@settings(quick, max_examples=50)
+@given(histories())
+def test_values_and_credits_of_every_conversion_add_up(history: tuple[list[Row], list[Row]]) -> None:
+    touches, conversions = frames(*history)
+    shared = credit(touches, conversions, SPEC)
+    attribution_credit.validate(shared)
+    values: defaultdict[Any, int] = defaultdict(int)
+    credits_: defaultdict[Any, float] = defaultdict(float)
+    for model, conversion_id, profile_id, part, value in shared.select(
+        "model", "conversion_id", "profile_id", "credit", "value"
+    ).iter_rows():
+        values[model, conversion_id, profile_id] += value
+        credits_[model, conversion_id, profile_id] += part
+    counted = distinct_conversions(conversions).select("conversion_id", "profile_id", "value").rows()
+    assert values == {(use.name, identity, profile): value for identity, profile, value in counted for use in SPEC.models}
+    assert all(abs(total - 1) < 1e-9 for total in credits_.values())
+
+
+@settings(quick, max_examples=50)
+@given(histories())
+def test_profiles_can_be_credited_apart(history: tuple[list[Row], list[Row]]) -> None:
+    touches, conversions = frames(*history)
+    is_first = pl.col("profile_id") == 1
+    parts = [credit(touches.filter(part), conversions.filter(part), SPEC) for part in (is_first, ~is_first)]
+    whole = credit(touches, conversions, SPEC)
+    assert in_order(pl.concat(parts).rows()) == in_order(whole.rows())
+
+
+@settings(quick, max_examples=200)
+@given(
+    st.lists(
+        st.tuples(
+            values | st.integers(-LARGEST, LARGEST),
+            st.lists(st.one_of(st.integers(0, 9), st.integers(0, 2**32 - 1)), min_size=1, max_size=9).filter(any),
+        ),
+        max_size=6,
+    )
+)
+def test_allocation_is_exact_for_any_value_and_weight(paths: list[tuple[int, list[int]]]) -> None:
+    weights = [weight for _, path in paths for weight in path]
+    shares, totals = allocate(
+        np.array([value for value, _ in paths], dtype=np.int64),
+        np.array(weights, dtype=np.int64),
+        np.array([len(path) for _, path in paths], dtype=np.int64),
+    )
+    assert shares.tolist() == [share for value, path in paths for share in slow_shares(value, path)]
+    assert totals.tolist() == [sum(path) for _, path in paths for _ in path]
+
+
+@settings(quick, max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.from_regex(r"[+-]?[0-9]{1,14}(\.[0-9]{0,8})?([eE][+-]?[0-9]{1,2})?", fullmatch=True, alphabet="+-.eE0123456789")
+            | st.from_regex(r"-?[0-9]{1,3}\.[0-9]{0,3}[05]", fullmatch=True, alphabet="-.0123456789")
+            | st.sampled_from(["0.005", "0.015", "0.025", "-0.5", "1.5", "0.0005", "0.00005", str(LARGEST)]),
+            st.sampled_from([None, "EUR", "JPY", "KWD", "CLF"]),
+        ),
+        max_size=25,
+    )
+)
+def test_minor_units_are_the_exact_decimal_rounded_half_to_even(amounts: list[tuple[str, str | None]]) -> None:
+    frame = pl.DataFrame(amounts, schema={"amount": pl.String, "currency": pl.String}, orient="row")
+    exact = [round(Fraction(text) * 10 ** EXPONENTS.get(currency or "", 2)) for text, currency in amounts]
+    expected = [units if abs(units) <= LARGEST else None for units in exact]
+    assert minor_units(frame["amount"], frame["currency"]).to_list() == expected

@@ -1,0 +1,362 @@
+"""Every kind of mistake in config/ gets its file, its line, the wrong thing and the choices; secrets are never repeated."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cdp_assets.project import Project, ProjectError
+from cdp_cli.validate import validate_config
+from cdp_resources.home import REPOSITORY
+
+EXAMPLE = REPOSITORY / "docs" / "examples" / "config"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The example project, to be spoiled."""
+    return shutil.copytree(EXAMPLE, tmp_path / "config")
+
+
+def mistakes(config: Path) -> list[str]:
+    try:
+        Project.load(config)
+    except ProjectError as error:
+        return [str(each) for each in error.mistakes]
+    return []
+
+
+SEGMENT = "segment: x\ndescription: x\nwhere:\n"
+TRAIT = "trait: x\ndescription: x\n"
+SYNC = "destination: newsletter\ndescription: x\nsource: {segment: vips}\nkey: email\nfields:\n  email: identifier.email\n"
+HOOK = "kind: webhook\nsettings:\n  url: https://x.example\n"
+
+# File, its text, and the mistakes expected: all of them, as `line: message`.
+CASES: list[tuple[str, str, list[str]]] = [
+    # single files
+    ("traits/x.yaml", "trait: x\n\tkind: count\n", ["2: a tab; YAML is indented with blanks only"]),
+    ("traits/x.yaml", "", ["1: the file is empty"]),
+    ("traits/x.yaml", "[1, 2]", ["1: should be a mapping, not a list"]),
+    (
+        "traits/x.yaml",
+        f"{TRAIT}kind: count\nkind: sum\n",
+        ["4: 'kind' is declared twice; the first is on line 3"],
+    ),
+    (
+        "traits/x.yaml",
+        f"{TRAIT}kind: cuont\n",
+        [
+            "3: kind: no choice 'cuont'; there are latest, first, last, count, sum, first_event_at, last_event_at; did you mean 'count'?"
+        ],
+    ),
+    (
+        "traits/x.yaml",
+        f"{TRAIT}kind: count\nwindows: 30d\n",
+        [
+            "4: no field 'windows'; there are trait, description, kind, event, types, where, value, window, currency, currency_at, pii;"
+            " did you mean 'window'?"
+        ],
+    ),
+    ("traits/x.yaml", f"{TRAIT}kind: sum\n", ["1: a trait of kind sum needs `value`"]),
+    ("traits/x.yaml", "trait: x\nkind: count\n", ["1: the field 'description' is missing"]),
+    ("traits/x.yaml", f"{TRAIT}kind: count\nevent: 5\n", ["4: event: should be a text or a list, not 5"]),
+    ("traits/x.yaml", f"{TRAIT}kind: count\nevent: [Order Completed, 5]\n", ["4: event[2]: should be a text, not 5"]),
+    ("traits/x.yaml", f"{TRAIT}kind: count\nwindow: a month\n", ["4: window: a window is whole days, such as 30d"]),
+    ("traits/y.yaml", f"{TRAIT}kind: count\n", ["1: trait: 'x' is in the file y.yaml; the names must be the same"]),
+    (
+        "segments/x.yaml",
+        f"{SEGMENT}  all:\n    - {{segment: vips}}\n    - {{trait: email, iz: 3}}\n",
+        [
+            "6: where.all[2]: no field 'iz'; there are trait, is, is_not, in, at_least, at_most, greater_than, less_than, contains,"
+            " exists, within, not_within"
+        ],
+    ),
+    (
+        "segments/x.yaml",
+        f"{SEGMENT}  nobody: true\n",
+        ["3: where: a condition is one of: all, any, not, trait, did, did_not, segment"],
+    ),
+    (
+        "identity.yaml",
+        "identifiers:\n  - type: user_id\n    from: [user_id]\n  - type: anonymous_id\n    from: [anonymous_id]\n    limit: many\n",
+        ["6: identifiers[2].limit: should be a whole number, not 'many'"],
+    ),
+    (
+        "sources/x.yaml",
+        "kind: htpp\nwrite_key: {env: X_KEY}\n",
+        ["1: kind: no choice 'htpp'; there are http, files; did you mean 'http'?"],
+    ),
+    ("sources/x.yaml", "write_key: {env: X_KEY}\n", ["1: the field 'kind' is missing"]),
+    (
+        "sources/x.yaml",
+        "kind: http\nwrite_key: {env: X_KEY}\nviolations: {enum: blokc}\n",
+        ["3: violations.enum: no choice 'blokc'; there are allow, omit, block; did you mean 'block'?"],
+    ),
+    (
+        "sources/X-1.yaml",
+        "kind: http\nwrite_key: {env: X_KEY}\n",
+        [" the file's name is the source's name: lower-case letters, digits and underscores, starting with a letter"],
+    ),
+    (
+        "destinations/x.yaml",
+        "kind: webhok\nsettings: {}\n",
+        ["1: kind: no destination of kind 'webhok'; there are files, webhook"],
+    ),
+    (
+        "destinations/x.yaml",
+        f"{HOOK}  hedaers: {{}}\n",
+        ["4: settings: no field 'hedaers'; there are url, authorization, signing_secret, headers; did you mean 'headers'?"],
+    ),
+    (
+        "destinations/x.yaml",
+        f"{HOOK}limits: {{concurrency: 0}}\n",
+        ["4: limits.concurrency: should be greater than or equal to 1, not 0"],
+    ),
+    ("enrichments.yaml", "- enrichment: page_url\n  settings: {x: 1}\n", ["2: [1].settings: no field 'x'; there are none"]),
+    # between files
+    (
+        "segments/x.yaml",
+        f"{SEGMENT}  segment: vip\n",
+        ["4: where.segment: no segment 'vip'; there are lapsing_vips, vips, x; did you mean 'vips'?"],
+    ),
+    (
+        "segments/x.yaml",
+        f"{SEGMENT}  trait: emial\n  exists: true\n",
+        [
+            "4: where.trait: no trait 'emial'; there are email, last_order_at, revenue_eur_365d, first_seen_at, last_seen_at;"
+            " did you mean 'email'?"
+        ],
+    ),
+    (
+        "segments/x.yaml",
+        f"{SEGMENT}  did: Order Complete\n",
+        [
+            "4: where.did: no event 'Order Complete'; there are Order Completed, Order Refunded, Product Viewed;"
+            " did you mean 'Order Completed'?"
+        ],
+    ),
+    (
+        "segments/x.yaml",
+        f"{SEGMENT}  did: Product Viewed\n  where:\n    - property: properties.categry\n      is: x\n",
+        [
+            "6: where.where[1].property: no property of 'Product Viewed' 'properties.categry'; there are properties.product_id,"
+            " properties.category; did you mean 'properties.category'?"
+        ],
+    ),
+    (
+        "segments/x.yaml",
+        f"{SEGMENT}  trait: last_seen_at\n  at_least: 3\n",
+        ["5: where: no comparison 'at_least' of the time 'last_seen_at'; there are within, not_within, exists"],
+    ),
+    (
+        "segments/x.yaml",
+        f"{SEGMENT}  trait: revenue_eur_365d\n  is: much\n",
+        ["5: where.is: 'revenue_eur_365d' is a number, not 'much'"],
+    ),
+    (
+        "segments/x.yaml",
+        f"{SEGMENT}  trait: email\n  within: 3d\n",
+        [
+            "5: where: no comparison 'within' of the text 'email'; there are is, is_not, in, at_least, at_most, greater_than,"
+            " less_than, contains, exists"
+        ],
+    ),
+    (
+        "segments/vips.yaml",
+        "segment: vips\ndescription: x\nwhere:\n  segment: lapsing_vips\n",
+        [],  # told in the other file of the circle
+    ),
+    (
+        "traits/first_seen_at.yaml",
+        "trait: first_seen_at\ndescription: x\nkind: count\n",
+        [
+            "1: trait: 'first_seen_at' is a name that traits cannot have; nor can profile_id, first_seen_at, last_seen_at,"
+            " valid_from, valid_to, bucket, segment, as_of"
+        ],
+    ),
+    (
+        "traits/x.yaml",
+        f"{TRAIT}kind: sum\nevent: [Order Completed, Order Refunded]\nvalue: properties.totl\n",
+        [
+            "5: value: no property of 'Order Completed' or 'Order Refunded' 'properties.totl'; there are properties.order_id,"
+            " properties.total, properties.currency, properties.products; did you mean 'properties.total'?"
+        ],
+    ),
+    (
+        "traits/x.yaml",
+        f"{TRAIT}kind: sum\nevent: Order Refunded\nvalue: properties.total\ncurrency: EUR\n",
+        ["6: currency: no property of 'Order Refunded' 'properties.currency'; there are properties.order_id, properties.total"],
+    ),
+    (
+        "tracking_plan/x.yaml",
+        "event: Order Completed\ndescription: x\n",
+        ["1: describes the same track calls as config/tracking_plan/order_completed.yaml"],
+    ),
+    (
+        "tracking_plan/x.yaml",
+        "event: X\ndescription: x\nsources:\n  - wab\n",
+        ["4: sources[1]: no source 'wab'; there are server, till, web; did you mean 'web'?"],
+    ),
+    (
+        "sources/x.yaml",
+        "kind: http\nwrite_key:\n  env: CDP_WEB_WRITE_KEY\n",
+        ["3: write_key: CDP_WEB_WRITE_KEY is the write key of config/sources/web.yaml already"],
+    ),
+    (
+        "destinations/x.yaml",
+        f"{HOOK}purposes: [marketng]\n",
+        ["4: purposes[1]: no purpose 'marketng'; there are marketing, analytics; did you mean 'marketing'?"],
+    ),
+    (
+        "syncs/x.yaml",
+        SYNC.replace("newsletter", "newsleter"),
+        ["1: destination: no destination 'newsleter'; there is newsletter"],
+    ),
+    (
+        "syncs/x.yaml",
+        SYNC.replace("vips", "vip"),
+        ["3: source.segment: no segment 'vip'; there are lapsing_vips, vips; did you mean 'vips'?"],
+    ),
+    (
+        "syncs/x.yaml",
+        f"{SYNC}  a: trait.emial\n  b: identifier.fax\npurposes: [x]\n",
+        [
+            "7: fields.a: no trait 'emial'; there are email, last_order_at, revenue_eur_365d, first_seen_at, last_seen_at;"
+            " did you mean 'email'?",
+            "8: fields.b: no identifier type 'fax'; there are user_id, email, phone, anonymous_id",
+            "9: purposes[1]: no purpose 'x'; there are marketing, analytics",
+        ],
+    ),
+    ("syncs/x.yaml", f"{SYNC}  a: profile_id\n  b: trait.first_seen_at\n  c: {{const: 1}}\n", []),
+    (
+        "enrichments.yaml",
+        "- enrichment: channel\n- enrichment: page_url\n- enrichment: page_url\n",
+        [
+            "1: channel: needs the column utm_source; enrichment 'campaign' gives it and must come before",
+            "3: page_url: the column page_url is already given by page_url",
+        ],
+    ),
+    (
+        "attribution.yaml",
+        "conversions:\n  - name: order\n    event: Order Completed\n    value: properties.totl\nmodels: [first, lst]\n",
+        [
+            "5: models[2]: no attribution model 'lst'; there are first, last, last_non_direct, linear, position, time_decay; did you mean 'last'?"
+        ],
+    ),
+    (
+        "attribution.yaml",
+        "conversions:\n  - name: order\n    event: Order Completd\n  - name: b\n    event: Order Completed\n    value: properties.totl\nmodels: [first]\n",
+        [
+            "3: conversions[1].event: no event 'Order Completd'; there are Order Completed, Order Refunded, Product Viewed;"
+            " did you mean 'Order Completed'?",
+            "6: conversions[2].value: no property of 'Order Completed' 'properties.totl'; there are properties.order_id,"
+            " properties.total, properties.currency, properties.products; did you mean 'properties.total'?",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "expected"), CASES, ids=[f"{n}-{case[0]}" for n, case in enumerate(CASES)])
+def test_a_mistake_has_its_file_line_wrong_thing_and_choices(config: Path, file: str, text: str, expected: list[str]) -> None:
+    (config / file).write_text(text, encoding="utf-8")
+    here = [each for each in mistakes(config) if each.startswith(f"config/{file}:")]
+    assert [each.removeprefix(f"config/{file}:") for each in here] == expected
+    assert len(mistakes(config)) == len(here) or file == "segments/vips.yaml"
+
+
+def test_segments_that_refer_to_each_other_in_a_circle_are_told_with_the_circle(config: Path) -> None:
+    (config / "segments/vips.yaml").write_text("segment: vips\ndescription: x\nwhere:\n  not: {segment: lapsing_vips}\n")
+    (told,) = mistakes(config)
+    assert told == (
+        "config/segments/vips.yaml:4: where.not.segment: segments refer to each other in a circle: lapsing_vips -> vips -> lapsing_vips"
+    )
+
+
+def test_all_mistakes_of_all_files_are_told_at_once_and_in_order(config: Path) -> None:
+    (config / "identity.yaml").unlink()
+    (config / "traits/a.yaml").write_bytes(b"trait: caf\xe9\n")
+    (config / "traits/b.yml").touch()
+    (config / "segmants").mkdir()
+    (config / "consent.yml").touch()
+    (config / "traits/deep").mkdir()
+    (config / "syncs/x.yaml").write_text(SYNC.replace("vips", "nobody"))
+    (config / "segments/bad.yaml").write_text("segment: bad\nwhere: [\n")
+    found = mistakes(config)
+    assert found == sorted(found, key=lambda text: text.split(":")[0])
+    assert [each.split(":")[0] for each in found] == [
+        "config/consent.yml",
+        "config/identity.yaml",
+        "config/segmants",
+        "config/segments/bad.yaml",
+        "config/syncs/x.yaml",
+        "config/traits/a.yaml",
+        "config/traits/b.yml",
+        "config/traits/deep",
+    ]
+    assert "is not UTF-8" in "".join(found)
+    assert "did you mean 'segments'?" in "".join(found)
+    assert "call it consent.yaml" in "".join(found)
+
+
+def test_what_refers_to_a_file_with_mistakes_is_not_blamed(config: Path) -> None:
+    (config / "segments/vips.yaml").write_text("segment: vips\nwhere: [\n")
+    (config / "tracking_plan/order_completed.yaml").write_text("event: Order Completed\n")
+    assert {each.split(":")[0] for each in mistakes(config)} == {
+        "config/segments/vips.yaml",
+        "config/tracking_plan/order_completed.yaml",
+    }
+
+
+def test_without_a_tracking_plan_any_event_may_be_named(config: Path) -> None:
+    shutil.rmtree(config / "tracking_plan")
+    (config / "segments/x.yaml").write_text(f"{SEGMENT}  did: Whatever\n  where: [{{property: properties.any, is: x}}]\n")
+    assert mistakes(config) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("sources/x.yaml", "kind: http\nwrite_key: hunter2\n"),
+        ("sources/x.yaml", "kind: http\nwrite_key: {evn: hunter2}\n"),
+        ("destinations/x.yaml", "kind: webhook\nsettings:\n  url: https://x.example\n  authorization: Bearer hunter2\n"),
+        ("destinations/x.yaml", "kind: webhook\nsettings:\n  url: https://me:hunter2@x.example\n"),
+        ("destinations/x.yaml", "kind: webhook\nsettings:\n  url: https://x.example\n  api_key: hunter2\n"),
+        ("destinations/x.yaml", "kind: webhook\npassword: hunter2\nsettings: hunter2\n"),
+        ("sources/x.yaml", "kind: http\nwrite_key: 'hunter2: x\n"),
+    ],
+)
+def test_what_may_be_a_secret_is_never_repeated(config: Path, file: str, text: str) -> None:
+    (config / file).write_text(text)
+    found = mistakes(config)
+    if "settings: hunter2" in text:
+        found = [each for each in found if "password" in each]
+    assert found
+    assert "hunter2" not in "".join(found)
+
+
+def test_long_values_are_cut(config: Path) -> None:
+    (config / "traits/x.yaml").write_text(f"{TRAIT}kind: {'long' * 50}\nvalue: {'x ' * 100}\n")
+    assert all(len(each) < 400 for each in mistakes(config))
+    assert "longlong…" in "".join(mistakes(config))
+
+
+def test_files_that_editors_leave_behind_are_not_declarations(config: Path) -> None:
+    for name in (".hidden.yaml", "README.md", "x.yaml~"):
+        (config / "traits" / name).write_text("nonsense: [")
+    assert mistakes(config) == []
+
+
+def test_validate_counts_what_is_valid_and_what_is_not(config: Path) -> None:
+    code, lines = validate_config(config)
+    assert code == 0
+    assert lines[-1].endswith("2 segments, 3 sources, 2 enrichments, 2 purposes, 3 attribution models, 1 destination, 1 sync")
+    (config / "traits/email.yaml").write_text("kind: x\n")
+    code, lines = validate_config(config)
+    assert code == 1
+    assert lines[-1] == "3 mistakes in 1 file"
+
+
+def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+    assert mistakes(tmp_path / "nowhere") == ["nowhere: there is no such folder"]

@@ -1,0 +1,379 @@
+"""Whole runs of a sync against a real stand-in vendor and a real ledger: down, refused, killed, two at once, removed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from cdp_assets.destination_syncs import schema
+from cdp_assets.destination_syncs.spec import SyncSpec
+from cdp_assets.destination_syncs.transform import RemovalRefusedError, payload_hash, planned_changes
+from cdp_resources.activation import SyncRunSummary, forget_people, retire_sync, run_sync
+from cdp_resources.destinations import plugin
+from cdp_resources.destinations.plugin import Account
+from cdp_resources.http import Limits, Sender
+from cdp_resources.ledger import Ledger
+from cdp_resources.secrets import MissingSecretError
+from demo.vendors import WebhookVendor
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMITS = Limits(requests_per_second=10_000, timeout_seconds=5, max_attempts=3, max_batch_rows=10, concurrency=4)
+
+
+def spec(mode: str = "mirror", **changed: Any) -> SyncSpec:
+    declared = {
+        "sync": "vips",
+        "destination": "crm",
+        "description": "",
+        "source": {"profiles": "all"},
+        "mode": mode,
+        "key": "id",
+        "fields": {"id": "profile_id"},
+    }
+    return SyncSpec.model_validate({**declared, **changed})
+
+
+def desired(records: dict[str, int], not_allowed: frozenset[str] = frozenset()) -> pl.DataFrame:
+    frame = pl.DataFrame(
+        [(int(key[1:]), key, f'{{"v":{value}}}', key not in not_allowed) for key, value in records.items()],
+        schema={"profile_id": pl.Int64, "key": pl.String, "payload": pl.String, "allowed": pl.Boolean},
+        orient="row",
+    )
+    return frame.with_columns(payload_hash(frame["payload"])).select(*schema.DESIRED)
+
+
+def people(count: int, value: int = 1, start: int = 0) -> dict[str, int]:
+    return {f"k{number}": value for number in range(start, start + count)}
+
+
+def quiet(limits: Limits) -> Sender:
+    return Sender(limits, sleep=lambda _seconds: None)
+
+
+@dataclass
+class World:
+    """One installation with one sync to one vendor."""
+
+    folder: Path
+    vendor: WebhookVendor
+    ledger: Ledger
+    limits: Limits = LIMITS
+    runs: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def account(self, url: str | None = None) -> Account:
+        webhook = plugin("webhook")
+        settings = webhook.settings.model_validate({"url": url or self.vendor.url})
+        return Account("crm", webhook, settings, self.limits, self.folder / "exports", quiet)
+
+    def run(
+        self,
+        records: dict[str, int],
+        declared: SyncSpec | None = None,
+        not_allowed: frozenset[str] = frozenset(),
+        account: Account | None = None,
+        allow_removals: bool = True,
+    ) -> SyncRunSummary:
+        declared = declared or spec()
+        self.runs += 1
+        want = desired(records, not_allowed)
+        return run_sync(
+            declared.sync,
+            account or self.account(),
+            lambda have, refused: planned_changes(declared, want, have, refused, allow_removals=allow_removals),
+            ledger=self.ledger,
+            locks=self.folder / "locks",
+            run_id=f"run{self.runs}",
+            desired_count=want.height,
+            on_delete=declared.on_delete,
+        )
+
+    def at_vendor(self) -> dict[str, int]:
+        return {key: record["v"] for key, record in self.vendor.state("vips").items()}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[WebhookVendor]:
+    with WebhookVendor() as started:
+        yield started
+
+
+@pytest.fixture
+def world(server: WebhookVendor, tmp_path: Path) -> Iterator[World]:
+    server.reset()
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        yield World(tmp_path, server, ledger)
+
+
+def test_a_run_sends_what_changed_and_the_next_sends_nothing(world: World) -> None:
+    first = world.run(people(25))
+    assert (first.status, first.counts.upserts, first.counts.delivered) == ("done", 25, 25)
+    assert world.at_vendor() == people(25)
+    second = world.run(people(25))
+    assert (second.status, second.counts.upserts, second.counts.deletes) == ("done", 0, 0)
+    assert world.vendor.stats()["requests"] == 3
+    third = world.run({**people(24, start=1), "k5": 9})
+    assert (third.counts.upserts, third.counts.deletes, third.counts.delivered) == (1, 1, 2)
+    assert world.at_vendor() == {**people(24, start=1), "k5": 9}
+
+
+def test_nobody_without_consent_reaches_the_vendor_and_a_withdrawal_removes(world: World) -> None:
+    world.run(people(5), not_allowed=frozenset({"k1"}))
+    assert world.at_vendor().keys() == {"k0", "k2", "k3", "k4"}
+    summary = world.run(people(5), not_allowed=frozenset({"k1", "k2"}))
+    assert (summary.counts.deletes, summary.counts.skipped_no_consent) == (1, 2)
+    assert world.at_vendor().keys() == {"k0", "k3", "k4"}
+
+
+def test_a_refused_row_is_isolated_kept_with_its_reason_and_not_sent_again(world: World) -> None:
+    world.vendor.control(refuse_keys=("k13",))
+    summary = world.run(people(30))
+    assert (summary.status, summary.counts.delivered, summary.counts.refused) == ("partial", 29, 1)
+    [letter] = world.ledger.dead_letters("vips").rows(named=True)
+    assert (letter["key"], letter["reason"], letter["payload"]) == ("k13", "http_400", '{"v":1}')
+    before = world.vendor.stats()["requests"]
+    again = world.run(people(30))
+    assert (again.status, again.counts.skipped) == ("done", 1)
+    assert world.vendor.stats()["requests"] == before
+    world.vendor.control(refuse_keys=())
+    assert world.run({**people(30), "k13": 2}).status == "done"
+    assert world.at_vendor()["k13"] == 2
+    assert world.ledger.dead_letters().is_empty()
+
+
+def test_a_destination_that_is_down_leaves_everything_pending_and_nothing_is_lost(world: World) -> None:
+    world.vendor.control(is_down=True)
+    summary = world.run(people(500))
+    assert (summary.status, summary.reason, summary.counts.delivered) == ("down", "http_503", 0)
+    assert summary.counts.pending + summary.counts.uncertain == 500
+    assert world.vendor.stats()["requests"] < 30
+    world.vendor.control(is_down=False)
+    assert world.run(people(500)).status == "done"
+    assert world.at_vendor() == people(500)
+
+
+def test_nobody_listening_is_pending_and_not_uncertain(world: World) -> None:
+    with WebhookVendor() as gone:
+        url = gone.url
+    summary = world.run(people(100), account=world.account(url))
+    assert (summary.status, summary.counts.pending, summary.counts.uncertain) == ("down", 100, 0)
+    assert world.ledger.acknowledged("vips").is_empty()
+    assert world.run(people(100)).counts.delivered == 100
+
+
+def test_a_vendor_that_acts_and_then_fails_is_asked_again_with_the_same_key(world: World) -> None:
+    world.limits = LIMITS.model_copy(update={"max_attempts": 1})
+    world.vendor.control(error_after_share=1.0)
+    summary = world.run(people(10))
+    assert (summary.status, summary.counts.uncertain) == ("partial", 10)
+    assert world.ledger.uncertain("vips").height == 10
+    world.vendor.control(error_after_share=0.0)
+    again = world.run(people(10))
+    assert (again.status, again.resumed, again.counts.delivered) == ("done", 10, 10)
+    stats = world.vendor.stats()
+    assert (stats["deduplicated"], stats["upserts"], stats["conflicts"]) == (1, 10, 0)
+
+
+def test_an_uncertain_record_that_is_no_longer_wanted_is_removed(world: World) -> None:
+    world.limits = LIMITS.model_copy(update={"max_attempts": 1})
+    world.vendor.control(drop_share=1.0)
+    assert world.run(people(5)).counts.uncertain == 5
+    world.vendor.control(drop_share=0.0)
+    summary = world.run(people(2))
+    assert (summary.resumed, summary.counts.deletes, summary.counts.upserts) == (0, 3, 2)
+    assert world.at_vendor() == people(2)
+
+
+def test_an_uncertain_batch_keeps_its_key_while_the_vendor_is_away(world: World) -> None:
+    world.limits = LIMITS.model_copy(update={"max_attempts": 1})
+    world.vendor.control(drop_share=1.0)
+    world.run(people(5))
+    with WebhookVendor() as gone:
+        url = gone.url
+    assert world.run(people(5), account=world.account(url)).counts.uncertain == 5
+    world.vendor.control(drop_share=0.0)
+    assert world.run(people(5)).resumed == 5
+    assert world.vendor.stats()["deduplicated"] == 1
+
+
+def test_a_guarded_run_sends_nothing_says_so_and_can_be_overridden(world: World) -> None:
+    world.run(people(50))
+    before = world.vendor.stats()["requests"]
+    with pytest.raises(RemovalRefusedError, match="would remove 30 of 50 records"):
+        world.run(people(20), allow_removals=False)
+    assert world.vendor.stats()["requests"] == before
+    assert world.ledger.sync_runs().select("status", "reason").row(-1) == ("stopped", "removal_guard")
+    world.run(people(20))
+    assert world.at_vendor() == people(20)
+
+
+def test_a_missing_secret_stops_the_run_before_anything_is_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CRM_SECRET", raising=False)
+    webhook = plugin("webhook")
+    settings = webhook.settings.model_validate({"url": world.vendor.url, "signing_secret": {"env": "CRM_SECRET"}})
+    with pytest.raises(MissingSecretError, match="CRM_SECRET"):
+        world.run(people(3), account=replace(world.account(), settings=settings))
+    assert world.ledger.sync_runs().select("status", "reason").row(-1) == ("failed", "MissingSecretError")
+    assert world.vendor.stats()["requests"] == 0
+
+
+def test_every_row_and_run_is_in_the_exported_tables(world: World) -> None:
+    world.vendor.control(refuse_keys=("k3",))
+    world.run({**people(5), "k7": 1}, not_allowed=frozenset({"k7"}))
+    log, runs = world.ledger.sync_log(), world.ledger.sync_runs()
+    schema.sync_log.validate(log)
+    schema.sync_runs.validate(runs)
+    found = dict(log.select("key", "status").iter_rows())
+    assert found == {"k7": "skipped", "k3": "refused", **dict.fromkeys(("k0", "k1", "k2", "k4"), "delivered")}
+    assert runs.select("desired", "upserts", "delivered", "refused", "skipped_no_consent", "status").rows() == [
+        (6, 5, 4, 1, 1, "partial")
+    ]
+
+
+def test_files_are_written_by_the_same_pipeline(world: World) -> None:
+    files = plugin("files")
+    account = Account("exports", files, files.settings.model_validate({}), LIMITS, world.folder / "exports")
+    world.run(people(25), account=account)
+    summary = world.run(people(20), account=account)
+    assert (summary.status, summary.counts.deletes) == ("done", 5)
+    state: dict[str, Any] = {}
+    for path in sorted((world.folder / "exports" / "vips").iterdir()):
+        for line in pl.read_ndjson(path).iter_rows(named=True):
+            if line["operation"] == "upsert":
+                state[line["key"]] = line["fields"]["v"]
+            else:
+                del state[line["key"]]
+    assert state == people(20)
+
+
+def test_a_removed_sync_leaves_or_removes_its_records_as_declared(world: World) -> None:
+    world.run(people(12), spec(on_delete="remove"))
+    [retired] = world.ledger.retired(set())
+    summary = retire_sync(retired, world.account(), ledger=world.ledger, locks=world.folder / "locks", run_id="end")
+    assert summary is not None
+    assert (summary.status, world.at_vendor(), world.ledger.retired(set())) == ("done", {}, [])
+    world.run(people(12), spec(on_delete="leave"))
+    [retired] = world.ledger.retired(set())
+    assert retire_sync(retired, world.account(), ledger=world.ledger, locks=world.folder / "locks", run_id="end") is None
+    assert (world.at_vendor(), world.ledger.retired(set())) == (people(12), [])
+
+
+def test_a_person_who_asked_to_be_erased_is_removed_everywhere_and_then_forgotten(world: World) -> None:
+    declared = spec("upsert")
+    world.run(people(5), declared)
+    assert world.ledger.request_removal([3]) == 1
+    world.run({key: value for key, value in people(5).items() if key != "k3"}, declared)
+    assert world.at_vendor().keys() == {"k0", "k1", "k2", "k4"}
+    removed = forget_people([3], ["k3"], [world.account()], ledger=world.ledger, locks=world.folder / "locks")
+    assert removed["log"] == 2
+    assert "k3" not in world.ledger.sync_log()["key"].to_list()
+
+
+def test_two_runs_at_once_do_not_both_send(world: World) -> None:
+    world.vendor.control(delay_seconds=0.05)
+    waited: list[str] = []
+    declared, want = spec(), desired(people(40))
+
+    def run(name: str) -> None:
+        with Ledger(world.folder / "ledger.sqlite") as ledger:
+            run_sync(
+                "vips",
+                world.account(),
+                lambda have, refused: planned_changes(declared, want, have, refused),
+                ledger=ledger,
+                locks=world.folder / "locks",
+                run_id=name,
+                desired_count=40,
+                on_wait=lambda: waited.append(name),
+            )
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(waited) == 1
+    assert world.vendor.stats()["requests"] == 4
+    assert world.ledger.sync_runs()["delivered"].sort().to_list() == [0, 40]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.unit.test_sync_runs import desired, people, quiet, spec, LIMITS
+from cdp_assets.destination_syncs.transform import planned_changes
+from cdp_resources.activation import run_sync
+from cdp_resources.destinations import plugin
+from cdp_resources.destinations.plugin import Account
+from cdp_resources.ledger import Ledger
+folder = Path({folder!r})
+webhook = plugin("webhook")
+account = Account("crm", webhook, webhook.settings.model_validate({{"url": {url!r}}}), LIMITS, folder, quiet)
+want = desired(people(300, {value}, {start}))
+with Ledger(folder / "ledger.sqlite") as ledger:
+    run_sync("vips", account, lambda have, refused: planned_changes(spec(), want, have, refused, allow_removals=True),
+             ledger=ledger, locks=folder / "locks", run_id="killed", desired_count=300)
+"""
+
+
+def killed_run(world: World, value: int, start: int, when: Callable[[], bool]) -> None:
+    code = KILLED.format(root=str(ROOT), folder=str(world.folder), url=world.vendor.url, value=value, start=start)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    try:
+        while not when() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        assert process.poll() is None, "the run ended before it was killed"
+    finally:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_run_that_is_killed_between_sending_and_recording_loses_nothing(world: World) -> None:
+    world.run(people(100))
+    world.vendor.control(delay_seconds=0.03)
+    already = world.vendor.stats()["requests"]
+    killed_run(world, value=2, start=50, when=lambda: world.vendor.stats()["requests"] >= already + 9)
+    time.sleep(0.1)  # the vendor takes what was on its way when the process died
+    world.vendor.control(delay_seconds=0.0)
+    summary = world.run(people(300, 2, 50))
+    assert summary.status == "done"
+    assert summary.resumed > 0
+    assert world.at_vendor() == people(300, 2, 50)
+    assert world.vendor.stats()["conflicts"] == 0
+    assert world.ledger.uncertain("vips").is_empty()
+    statuses = world.ledger.sync_runs()["status"].to_list()
+    assert statuses == ["done", "interrupted", "done"]
+    assert world.ledger.sync_log().filter(pl.col("status") == "uncertain").height >= summary.resumed
+
+
+def test_after_a_killed_run_another_desired_state_is_reached_all_the_same(world: World) -> None:
+    world.vendor.control(delay_seconds=0.03)
+    killed_run(world, value=1, start=0, when=lambda: world.vendor.stats()["requests"] >= 6)
+    time.sleep(0.1)
+    world.vendor.control(delay_seconds=0.0)
+    world.run(people(40, 7, 290))
+    assert world.at_vendor() == people(40, 7, 290)
+    assert world.ledger.acknowledged("vips").height == 40
+
+
+def test_a_hundred_thousand_rows_are_delivered(world: World) -> None:
+    world.limits = Limits(requests_per_second=10_000, max_batch_rows=1000, concurrency=8)
+    count = 20_000
+    started = time.perf_counter()
+    assert world.run(people(count)).counts.delivered == count
+    assert len(world.at_vendor()) == count
+    assert time.perf_counter() - started < 60
