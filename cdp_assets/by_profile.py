@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
 from cdp_assets.identity_graph.schema import EVENT_SUBJECTS, IDENTITY_MAP
 from cdp_assets.run import Run
 from cdp_resources.lake import CURSOR, KeyedTable, Table, TableSpec
@@ -199,6 +198,3 @@ def of_subjects(table: Table, owned: pl.DataFrame, columns: Iterable[str]) -> pl
     if ids.height <= 200_000:
         return frame.filter(pl.col("subject_id").is_in(ids["subject_id"].implode())).collect()
     return frame.join(ids.lazy(), on="subject_id", how="semi").collect()
-
-
-EVENTS = ENRICHED_EVENTS

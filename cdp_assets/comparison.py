@@ -1,10 +1,8 @@
-"""Comparisons as users declare them: a value of an event against something.
-
-How they are evaluated stands with those who evaluate them.
-"""
+"""Comparisons as users declare them, and the one way in which they are evaluated: on the text of a value, or the number it is."""
 
 from __future__ import annotations
 
+import polars as pl
 from pydantic import Field, model_validator
 
 from cdp_assets.declaration import Declaration, Path
@@ -47,3 +45,35 @@ def one_comparison(declaration: Declaration, skip: set[str]) -> tuple[str, objec
     if len(given) != 1:
         raise ValueError("exactly one comparison is needed; the choices are " + ", ".join(name.rstrip("_") for name in names))
     return given[0]
+
+
+def holds(text: pl.Expr, number: pl.Expr, comparison: str, operand: object) -> pl.Expr:
+    """Whether a comparison holds, never null. `text` is the value's text, `number` its float64, null where it is none."""
+    if comparison == "exists":
+        return text.is_not_null() if operand else text.is_null()
+    if comparison == "contains":
+        return text.str.contains(str(operand), literal=True).fill_null(False)
+    if comparison == "is":
+        return _equal(text, number, operand).fill_null(False)
+    if comparison == "is_not":
+        return ~_equal(text, number, operand).fill_null(False)
+    if comparison == "in":
+        assert isinstance(operand, tuple)
+        return pl.any_horizontal([_equal(text, number, each).fill_null(False) for each in operand])
+    assert isinstance(operand, float | int)
+    bound = float(operand)
+    compared = {
+        "at_least": number >= bound,
+        "at_most": number <= bound,
+        "greater_than": number > bound,
+        "less_than": number < bound,
+    }
+    return (compared[comparison] & number.is_not_nan()).fill_null(False)
+
+
+def _equal(text: pl.Expr, number: pl.Expr, operand: object) -> pl.Expr:
+    if isinstance(operand, bool):
+        return text == ("true" if operand else "false")
+    if isinstance(operand, float | int):
+        return number == float(operand)
+    return text == str(operand)

@@ -156,7 +156,7 @@ def cross_mistakes(loaded: Loaded) -> Iterator[Mistake]:
             missing = names.missing(reference)
             if missing is not None:
                 yield declared.mistake(reference.path, f"{dotted(reference.path)}: {missing}")
-    events = {each.spec.event: each.spec for each in loaded.of("event") if each.spec.type == "track"}
+    events = {each.spec.event: each.spec for each in reversed(loaded.of("event")) if each.spec.type == "track"}
     traits = {each.name: each.spec for each in loaded.of("trait")}
     for declared in loaded.declared:
         for path, wanted, among in property_paths(declared.spec):

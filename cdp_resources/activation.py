@@ -188,6 +188,7 @@ def _deliver(
                     for intent in ledger.record_intents(run, chosen, now()):
                         waiting[pool.submit(channel.deliver, intent.batch)] = intent
                 if not waiting:
+                    tally.down = tally.down or channel.unavailable
                     return tally, len(taken)
                 ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 done = [(waiting[each], _outcomes(waiting[each], each, tally)) for each in ready]

@@ -187,6 +187,11 @@ class Sender:
         self._failed(answer)
         return answer
 
+    @property
+    def down(self) -> str | None:
+        """Why nothing more is sent, as a short code."""
+        return self._down
+
     def give_up(self, reason: str) -> None:
         """Send nothing more: the destination would take no record."""
         with self._lock:

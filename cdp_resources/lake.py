@@ -26,7 +26,7 @@ SMALL_FILES = 48
 TARGET_BYTES = 128 * 1024 * 1024
 VERSION_COLUMNS: dict[str, pl.DataType] = {
     "version": pl.Int64(),
-    "valid_from": pl.Datetime("us", "UTC"),
+    "version_at": pl.Datetime("us", "UTC"),
     "is_deleted": pl.Boolean(),
     "tier": pl.String(),
 }
@@ -308,7 +308,7 @@ class KeyedTable(Table):
         self,
         rows: pl.DataFrame,
         touched: pl.DataFrame | None,
-        valid_from: datetime,
+        now: datetime,
         marks: Mapping[str, int] | None = None,
         *,
         is_first: bool = False,
@@ -327,7 +327,7 @@ class KeyedTable(Table):
         version = self.newest_version + 1
         written = new.join(changed, on=names, how="semi")
         removed = changed.join(new, on=names, how="anti")
-        stamp = {"version": pl.lit(version, pl.Int64), "valid_from": pl.lit(valid_from, pl.Datetime("us", "UTC"))}
+        stamp = {"version": pl.lit(version, pl.Int64), "version_at": pl.lit(now, pl.Datetime("us", "UTC"))}
         tier = "base" if is_first or self.newest_version == 0 else "delta"
         parts = [
             written.with_columns(**stamp, is_deleted=pl.lit(False), tier=pl.lit(tier)),
@@ -342,7 +342,7 @@ class KeyedTable(Table):
     def as_of(self, instant: datetime) -> pl.DataFrame:
         """The rows as they stood at an instant of processing, [spec.columns]."""
         names = list(self.spec.keys)
-        seen = self.scan().filter(pl.col("valid_from") <= instant)
+        seen = self.scan().filter(pl.col("version_at") <= instant)
         newest = seen.filter(pl.col("version") == pl.col("version").max().over(names), ~pl.col("is_deleted"))
         return newest.select(list(self.spec.columns)).unique().collect()
 

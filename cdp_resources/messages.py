@@ -133,12 +133,12 @@ def malformed(error: Exception) -> str:
     return str(error)
 
 
-def with_context(message: bytes, shared: bytes) -> bytes:
-    """The message with the batch's `context` under its own: a key of its own context wins. Both are valid JSON objects."""
+def with_context(message: bytes, shared: dict[str, msgspec.Raw]) -> bytes:
+    """The accepted message with the batch's `context` under its own: a key of its own context wins."""
     fields = msgspec.json.decode(message, type=dict[str, msgspec.Raw])
     own = msgspec.json.decode(fields["context"], type=dict[str, msgspec.Raw] | None) if "context" in fields else None
-    merged = msgspec.json.decode(shared, type=dict[str, msgspec.Raw]) | (own or {})
-    return msgspec.json.encode(fields | {"context": msgspec.Raw(msgspec.json.encode(merged))})
+    merged = msgspec.json.encode(shared | (own or {}))
+    return msgspec.json.encode(fields | {"context": msgspec.Raw(merged)})
 
 
 class _Whole(msgspec.Struct, gc=False):
@@ -151,7 +151,7 @@ class Batch(msgspec.Struct, gc=False):
     batch: list[msgspec.Raw]
     sentAt: Any = None
     writeKey: Any = None
-    context: msgspec.Raw | None = None
+    context: dict[str, msgspec.Raw] | None = None
 
 
 _decode_whole = msgspec.json.Decoder(_Whole).decode

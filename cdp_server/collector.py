@@ -132,6 +132,8 @@ class Collector:
     async def commit(self, call: _Call, lines: bytes, accepted: int, refused: int) -> None:
         """Return when the lines are on disk. Raises HttpError 429 or 503: then they are not acknowledged."""
         assert self._commits is not None
+        if len(lines) > self._config.max_pending_bytes:  # sent again it would not fit either
+            raise HttpError(413, "too_large", "the messages are more than the server may hold")
         try:
             await self._commits.submit(lines, call.received_at)
         except OverloadedError:
@@ -250,19 +252,22 @@ class _BatchCall:
             raise HttpError(400, "empty_batch", "the batch is empty")
         if len(texts) > _EXCESS * spec.max_batch_events:
             raise HttpError(413, "too_many_events", f"a batch holds at most {spec.max_batch_events} messages")
+        if batch.context is not None and sum(memoryview(part).nbytes for part in batch.context.values()) > spec.max_event_bytes:
+            await self._collector.keep_malformed(
+                call, body, f"context longer than {spec.max_event_bytes} bytes - at `$.context`", None, "malformed"
+            )
         head = call.head(None, batch.sentAt)
-        shared = bytes(batch.context) if batch.context is not None else None
-        if shared is None and len(texts) <= spec.max_batch_events and messages.clean(body, texts, spec.max_event_bytes):
+        if batch.context is None and len(texts) <= spec.max_batch_events and messages.clean(body, texts, spec.max_event_bytes):
             if any(layout in body for layout in _LAYOUT):
                 texts = [envelope.one_line(text) for text in texts]
             lines, refused = envelope.accepted(head, texts), 0
         else:
-            lines, refused = self._one_by_one(call, head, texts, batch.sentAt, shared)
+            lines, refused = self._one_by_one(call, head, texts, batch)
         await self._collector.commit(call, lines, len(texts) - refused, refused)
         return await _succeed(send, call.origin)
 
     @staticmethod
-    def _one_by_one(call: _Call, head: bytes, texts: list[bytes], sent_at: object, shared: bytes | None) -> tuple[bytes, int]:
+    def _one_by_one(call: _Call, head: bytes, texts: list[bytes], batch: messages.Batch) -> tuple[bytes, int]:
         """The lines of a batch that needs a look at each message, and how many were refused."""
         spec = call.source.spec
         lines: list[bytes] = []
@@ -272,10 +277,12 @@ class _BatchCall:
                 if number >= spec.max_batch_events:
                     raise RefusedMessageError(f"batch of more than {spec.max_batch_events} messages")
                 messages.check(text, None, spec.max_event_bytes)
-                whole = text if shared is None else messages.with_context(text, shared)
+                whole = text if batch.context is None else messages.with_context(text, batch.context)
+                if len(whole) > spec.max_event_bytes:
+                    raise RefusedMessageError(f"message longer than {spec.max_event_bytes} bytes")
                 lines.append(head + envelope.one_line(whole) + envelope.END)
             except RefusedMessageError as error:
-                lines.append(call.refused(text, str(error), None, sent_at))
+                lines.append(call.refused(text, str(error), None, batch.sentAt))
                 refused += 1
         return b"".join(lines), refused
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandera.polars as pa
 import polars as pl
+
+from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
+from cdp_resources.lake import TableSpec
 
 INSTANT = pl.Datetime("us", "UTC")
 PERSON = "subject_id"
@@ -141,3 +146,19 @@ attribution_credit = pa.DataFrameSchema(
     name="attribution_credit",
     strict=True,
 )
+
+LAYER = "attribution"
+_READ = (
+    *("batch_seq", "offset", "message_id", "type", "event", "timestamp", "received_date", "properties"),
+    *("channel", "utm_campaign", "utm_source", "utm_medium", "click_id_type"),
+)
+EVENTS = replace(ENRICHED_EVENTS, columns={name: dict(ENRICHED_EVENTS.columns).get(name, pl.String()) for name in _READ})
+"""What attribution reads of enriched_events, with the columns of the enrichments `campaign` and `channel`."""
+TOUCH_EVENTS = TableSpec(LAYER, "touch_events", dict(TOUCHPOINTS), person="rows whose subject_id belongs to the person's profile")
+CONVERSION_EVENTS = TableSpec(
+    LAYER, "conversion_events", dict(CONVERSIONS), person="rows whose subject_id belongs to the person's profile"
+)
+ATTRIBUTION_CREDIT = TableSpec(
+    LAYER, "attribution_credit", dict(CREDIT), keys=("profile_id",), person="rows with the person's profile_id"
+)
+TABLES = (TOUCH_EVENTS, CONVERSION_EVENTS, ATTRIBUTION_CREDIT)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cdp_assets.attribution import models
 from cdp_assets.attribution.models import Paths
-from cdp_assets.attribution.money import minor_units
+from cdp_assets.money import minor_units
 from cdp_assets.attribution.schema import CREDIT, FOUND_CONVERSIONS, TOUCHES
 from cdp_assets.attribution.spec import AttributionSpec, Constant, Conversion
 

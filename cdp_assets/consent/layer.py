@@ -16,9 +16,8 @@ from cdp_assets.identity_graph.schema import with_profile
 from cdp_assets.run import Run
 from cdp_resources.lake import Table
 
-EVENTS = replace(
-    ENRICHED_EVENTS, columns={"batch_seq": pl.Int64(), "offset": pl.Int64(), "consent": pl.String()}, partition_by=None
-)
+_COLUMNS = {"batch_seq": pl.Int64(), "offset": pl.Int64(), "received_date": pl.Date(), "consent": pl.String()}
+EVENTS = replace(ENRICHED_EVENTS, columns=_COLUMNS)
 
 
 def update(run: Run) -> ByProfileReport:
@@ -31,7 +30,7 @@ def update(run: Run) -> ByProfileReport:
 
     def compute(owned: pl.DataFrame, tables: Sequence[Table], subjects: Table) -> pl.DataFrame:
         _ = subjects
-        rows = of_subjects(tables[0], owned, ["subject_id", "at", "message_key", "consent"])
+        rows = of_subjects(tables[0], owned, ["batch_seq", "offset", "subject_id", "at", "message_key", "consent"])
         mine = with_profile(rows, owned).join(owned.select("profile_id").unique(), on="profile_id", how="semi")
         return consents(mine, purposes, spec.conflict)
 

@@ -32,7 +32,7 @@ def consents(facts: pl.DataFrame, purposes: Collection[str], conflict: Literal["
     ]
     meaning = pl.DataFrame(told, schema={"consent": pl.String, "purpose": pl.String, "granted": pl.Boolean}, orient="row")
     rows = facts.join(meaning, on="consent", how="inner")
-    order = ["at", "message_key"]
+    order = ["at", "message_key", "batch_seq", "offset"]
     key = ["profile_id", "purpose"]
     if conflict == "latest":
         final = rows.sort(order).group_by(key).agg(pl.col("granted").last(), pl.col("at").last())

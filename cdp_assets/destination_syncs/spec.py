@@ -66,6 +66,19 @@ class DestinationSpec(Declaration):
             # Settings may hold what should have been a secret: name fields, never their content.
             raise ValueError("; ".join(_without_input(each) for each in error.errors(include_input=False))) from None
 
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The JSON Schema, with each destination's settings under its kind."""
+        found = super().model_json_schema(*args, **kwargs)
+        found["properties"]["kind"]["enum"] = list(kinds())
+        found["allOf"] = []
+        for kind in kinds():
+            settings = plugin(kind).settings.model_json_schema(*args, **kwargs)
+            found.setdefault("$defs", {}).update(settings.pop("$defs", {}))
+            chosen = {"properties": {"kind": {"const": kind}}}
+            found["allOf"].append({"if": chosen, "then": {"properties": {"settings": settings}}})
+        return found
+
     def account(self, exports: Path) -> Account:
         """What a run needs to serve this account; `exports` is the folder of files that name no other."""
         return Account(self.destination, plugin(self.kind), self.settings, self.limits, exports)

@@ -163,18 +163,12 @@ def _touched(tables: _Tables, cursor: int) -> pl.Series:
 def _solve(tables: _Tables, touched: pl.Series | None, run: Run) -> tuple[Solution, pl.DataFrame, pl.DataFrame | None]:
     """The solution, the rows of identity_map, and the identifier ids they replace (None: all)."""
     spec = run.project.identity
-    node = ["identifier_id", "identifier_type", "batch_seq", "offset"]
     if touched is None:
         edges = tables.edges.scan().select(_EDGE).collect()
         seen = pl.concat(
             [tables.subjects.scan().select("subject_id").unique().collect()["subject_id"], edges["centre_id"], edges["leaf_id"]]
         )
-        nodes = (
-            tables.identifiers.scan()
-            .select(node)
-            .collect()
-            .join(seen.unique().alias("identifier_id").to_frame(), on="identifier_id", how="semi")
-        )
+        nodes = _nodes(tables, seen.unique(), edges)
         solution = solve(nodes, edges, spec)
         timed = solution.nodes.filter(pl.col("is_timed"))["identifier_id"]
         rows = map_rows(solution.nodes, _intervals(tables, timed, solution.nodes))
@@ -192,12 +186,7 @@ def _solve(tables: _Tables, touched: pl.Series | None, run: Run) -> tuple[Soluti
     # Sharing is counted at the touched nodes, so their far ends must be known; what they conduct to is not solved again.
     ends = pl.concat([edges["centre_id"], edges["leaf_id"]]).unique()
     far = ends.filter(~ends.is_in(all_nodes.implode()))
-    nodes = (
-        tables.identifiers.scan()
-        .filter(pl.col("identifier_id").is_in(pl.concat([all_nodes, far]).implode()))
-        .select(node)
-        .collect()
-    )
+    nodes = _nodes(tables, pl.concat([all_nodes, far]), edges)
     far_state = tables.map.current(far.alias("identifier_id").to_frame())
     solution = solve(nodes, edges, spec, known_shared=far_state.filter(pl.col("is_shared"))["identifier_id"].unique())
     inside = solution.nodes.filter(pl.col("identifier_id").is_in(all_nodes.implode()))
@@ -226,6 +215,22 @@ def _solve(tables: _Tables, touched: pl.Series | None, run: Run) -> tuple[Soluti
     keys = pl.concat([all_nodes, spans["identifier_id"].unique()]).unique().alias("identifier_id").to_frame()
     profiles = inside["profile_id"].unique()
     return Solution(inside, solution.merges.filter(pl.col("profile_id").is_in(profiles.implode()))), rows, keys
+
+
+def _nodes(tables: _Tables, ids: pl.Series, edges: pl.DataFrame) -> pl.DataFrame:
+    """[identifier_id, identifier_type, batch_seq, offset]: each identifier with the place of the first event that carries it."""
+    place = ["batch_seq", "offset"]
+    wanted = ids.alias("identifier_id").to_frame()
+    subjects = tables.subjects.scan().select(*place, pl.col("subject_id").alias("identifier_id"))
+    seen = subjects.join(wanted.lazy(), on="identifier_id", how="semi").collect()
+    ends = [edges.select(*place, pl.col(end).alias("identifier_id")) for end in ("centre_id", "leaf_id")]
+    # Places are packed into one number: comparing pairs costs several times as much.
+    packed = pl.col("batch_seq") * (1 << 32) + pl.col("offset")
+    first = pl.concat([seen, *ends]).group_by("identifier_id").agg(packed.min().alias("place"))
+    types = tables.identifiers.scan().select("identifier_id", "identifier_type")
+    known = types.join(wanted.lazy(), on="identifier_id", how="semi").collect().join(first, on="identifier_id", how="inner")
+    batch, offset = pl.col("place") // (1 << 32), pl.col("place") % (1 << 32)
+    return known.select("identifier_id", "identifier_type", batch.alias("batch_seq"), offset.alias("offset"))
 
 
 def _of_components(table: KeyedTable, components: pl.Series) -> pl.Series:

@@ -34,7 +34,9 @@ def update(run: Run, columns: Sequence[TraitColumn]) -> ByProfileReport:
         people = owned["profile_id"].unique()
         wanted = people.to_frame()
         seen = with_profile(of_subjects(subjects, owned, ["subject_id", "at"]), owned).join(wanted, on="profile_id", how="semi")
-        rows = of_subjects(tables[0], owned, ["subject_id", "at", "message_key", "measure", "number", "text"])
+        rows = of_subjects(
+            tables[0], owned, ["batch_seq", "offset", "subject_id", "at", "message_key", "measure", "number", "text"]
+        )
         mine = with_profile(rows, owned).join(wanted, on="profile_id", how="semi")
         return profiles(people, seen, mine, columns, day)
 

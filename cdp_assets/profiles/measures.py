@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import polars as pl
 
-from cdp_assets.comparison import PropertyFilter
+from cdp_assets.comparison import PropertyFilter, holds
 from cdp_assets.profiles.schema import FACTS, MICRO, Measure
 from cdp_resources import json_paths
 
@@ -77,7 +77,7 @@ def _one(rows: pl.DataFrame, measure: Measure, texts: pl.DataFrame | None = None
     texts = _texts(rows, _paths(measure)) if texts is None else texts
     frame = rows.select("batch_seq", "offset")
     if texts.width:
-        frame = frame.hstack(texts.select(dict.fromkeys(_paths(measure))))
+        frame = frame.hstack(texts.select(list(dict.fromkeys(_paths(measure)))))
     for each in measure.where:
         frame = frame.filter(matches(each))
     if measure.currency is not None:
@@ -102,37 +102,5 @@ def _one(rows: pl.DataFrame, measure: Measure, texts: pl.DataFrame | None = None
 
 def matches(condition: PropertyFilter) -> pl.Expr:
     """The condition on the text column that is named by its path."""
-    comparison, operand = condition.comparison()
     text = pl.col(condition.property)
-    number = text.cast(pl.Float64, strict=False)
-    if comparison == "exists":
-        return text.is_not_null() if operand else text.is_null()
-    if comparison == "contains":
-        return text.str.contains(str(operand), literal=True).fill_null(False)
-    if comparison == "is":
-        return _equal(text, number, operand).fill_null(False)
-    if comparison == "is_not":
-        return ~_equal(text, number, operand).fill_null(False)
-    if comparison == "in":
-        assert isinstance(operand, tuple)
-        hit = pl.lit(False)
-        for each in operand:
-            hit = hit | _equal(text, number, each).fill_null(False)
-        return hit
-    assert isinstance(operand, float | int)
-    bound = float(operand)
-    compared = {
-        "at_least": number >= bound,
-        "at_most": number <= bound,
-        "greater_than": number > bound,
-        "less_than": number < bound,
-    }
-    return (compared[comparison] & number.is_not_nan()).fill_null(False)
-
-
-def _equal(text: pl.Expr, number: pl.Expr, operand: object) -> pl.Expr:
-    if isinstance(operand, bool):
-        return text == ("true" if operand else "false")
-    if isinstance(operand, float | int):
-        return number == float(operand)
-    return text == str(operand)
+    return holds(text, text.cast(pl.Float64, strict=False), *condition.comparison())

@@ -48,7 +48,7 @@ def profiles(
 ) -> pl.DataFrame:
     """One row for each of `people`, with its traits as of the end of the UTC day `as_of`.
 
-    `seen`: [profile_id, at] of all their events. `facts`: [profile_id, at, message_key, measure, number, text].
+    `seen`: [profile_id, at] of all their events. `facts`: [profile_id, at, message_key, batch_seq, offset, measure, number, text].
     """
     frame = people.alias("profile_id").to_frame().sort("profile_id")
     visible = pl.col("at").dt.date() <= as_of
@@ -64,17 +64,20 @@ def profiles(
         values = mine.group_by("profile_id").agg(_aggregate(column).alias(column.name))
         frame = frame.join(values, on="profile_id", how="left", maintain_order="left")
     zero = [column.name for column in columns if column.kind in ("count", "sum")]
-    return frame.with_columns(pl.col(zero).fill_null(0)).cast({column.name: column.dtype for column in columns})  # type: ignore[arg-type]
+    return frame.with_columns(pl.col(zero).fill_null(0)).cast({column.name: column.dtype for column in columns})
 
 
 def _aggregate(column: TraitColumn) -> pl.Expr:
-    order = [pl.col("at"), pl.col("message_key")]
+    order = ["at", "message_key", "batch_seq", "offset"]
     if column.kind == "count":
         return pl.len().cast(pl.Int64)
     if column.kind == "sum":
-        total = pl.col("number").sum()
+        total: pl.Expr = pl.col("number").sum()
         if column.minor_units is not None:
-            return total // 10 ** (6 - column.minor_units)
+            unit = 10 ** (6 - column.minor_units)
+            whole, twice = total // unit, total % unit * 2
+            is_up: pl.Expr = (twice > unit) | ((twice == unit) & (whole % 2 == 1))
+            return whole + is_up.cast(pl.Int64)
         return total / MICRO
     if column.kind == "first_event_at":
         return pl.col("at").min()

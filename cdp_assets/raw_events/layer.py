@@ -107,7 +107,7 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
 
     With `run.full` every batch that is still in the inbox is read again. An hour that the inbox no longer holds keeps its rows and is named in the report.
     """
-    window = timedelta(days=run.project.settings.dedupe_window_days)
+    window = timedelta(hours=run.project.settings.dedupe_window_hours)
     inbox = run.inbox
     with run.writing(LAYER):
         raw, rejected, batches = (run.lake.table(spec) for spec in (RAW_EVENTS, REJECTED_EVENTS, IMPORT_BATCHES))

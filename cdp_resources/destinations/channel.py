@@ -23,6 +23,11 @@ class Channel(Protocol):
         """One outcome per row, in their order. Raises DestinationUnavailableError when nothing of the batch was sent."""
         ...
 
+    @property
+    def unavailable(self) -> str | None:
+        """Why nothing more is sent, as a short code; None while the destination takes records."""
+        ...
+
     def close(self) -> None:
         """Let go of connections."""
         ...
@@ -52,6 +57,10 @@ class HttpChannel:
         if unavailable is not None and not found:
             raise unavailable
         return [found.get(row.key) or RowOutcome(row.key, "pending", 0, "not_sent") for row in batch.rows]
+
+    @property
+    def unavailable(self) -> str | None:
+        return self._sender.down
 
     def close(self) -> None:
         self._sender.close()
@@ -149,5 +158,9 @@ class LocalChannel:
             raise DestinationUnavailableError(f"cannot_write_{error.errno}") from None
         return [RowOutcome(each.key, _LOCAL[each.kind], 1, each.reason) for each in verdicts]
 
+    @property
+    def unavailable(self) -> str | None:
+        return None
+
     def close(self) -> None:
-        pass
+        """There is nothing to let go of."""

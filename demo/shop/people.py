@@ -90,16 +90,18 @@ class Population:
 
     def newcomers(self, now: datetime) -> list[Person]:
         """One person, sometimes a couple that shares a tablet and a telephone."""
-        if self._chance.random() >= 0.025:
+        if self._chance.random() >= 0.04:
             return [self._person(now)]
         one, other = self._person(now, is_buyer=True), self._person(now, is_buyer=True)
         one.partner, other.partner = other, one
+        one.phone = one.phone or next(self._phones, None)
         other.last_name, other.phone = one.last_name, one.phone
         other.email = self._address(other.number, other.first_name, other.last_name)
         tablet = self.device(is_mobile=True, is_shared=True)
         for person in (one, other):
             person.devices.append(tablet)
             person.wants_account = True
+            person.weight = max(person.weight, 4)
             person.shared.add(("anonymous_id", tablet.anonymous_id))
             if person.phone_e164:
                 person.shared.add(("phone", person.phone_e164))

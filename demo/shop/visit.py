@@ -176,7 +176,7 @@ class Visit:
             if person.loyalty_card:
                 properties["loyalty_card"] = person.loyalty_card
                 identifiers.append(("loyalty_card", person.loyalty_card))
-            if person.partner is not None and chance.random() < 0.05:
+            if person.partner is not None and chance.random() < 0.01:
                 # A present: the confirmation goes to the partner. No rule can know that this is not the buyer's own address.
                 properties["email"] = person.partner.email
                 self.world.truth.saw(person.partner.number, [("email", person.partner.email)], frozenset())

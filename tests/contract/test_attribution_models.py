@@ -35,7 +35,10 @@ def histories(seed: int, count: int) -> list[list[tuple[str, int]]]:
     random = np.random.default_rng(seed)
     channels = ["Direct", "Email", "Social", "Paid Search"]
     return [
-        [(channels[random.integers(4)], int(days)) for days in sorted(random.integers(0, 31, random.integers(1, 9)), reverse=True)]
+        [
+            (channels[random.integers(4)], int(days))
+            for days in sorted(random.integers(0, 31, random.integers(1, 9)), reverse=True)
+        ]
         for _ in range(count)
     ]
 
@@ -149,5 +152,5 @@ def test_a_model_that_breaks_its_promise_is_named(answer: NDArray[Any], complain
 
 
 def test_an_unknown_model_is_answered_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="no attribution model 'time_decline'; there are first, .*did you mean 'time_decay'"):
+    with pytest.raises(ValueError, match=r"no attribution model 'time_decline'; there are first, .*did you mean 'time_decay'"):
         models.find("time_decline")

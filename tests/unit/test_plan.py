@@ -43,7 +43,7 @@ def _noted(raw: pl.DataFrame, plan: TrackingPlan, **policy: str) -> list[tuple[s
 def test_an_event_that_keeps_the_plan_is_not_mentioned() -> None:
     plan = _plan({"price": {"type": "number", "required": True}, "at": {"type": "date-time"}})
     verdict = judge(_events({"event": "Bought", "properties": {"price": 1.5}}), plan, {})
-    assert verdict.blocked.is_empty() and verdict.noted.is_empty() and verdict.counts.is_empty()
+    assert [verdict.blocked.height, verdict.noted.height, verdict.counts.height] == [0, 0, 0]
 
 
 GOOD: dict[str, list[Any]] = {

@@ -48,6 +48,15 @@ def test_a_destination_may_be_validated_again() -> None:
     assert DestinationSpec.model_validate(dict(declared)) == declared
 
 
+def test_the_json_schema_describes_the_settings_of_each_kind() -> None:
+    described = DestinationSpec.model_json_schema()
+    assert described["properties"]["kind"]["enum"] == ["files", "webhook"]
+    by_kind = {each["if"]["properties"]["kind"]["const"]: each["then"]["properties"]["settings"] for each in described["allOf"]}
+    assert by_kind["webhook"]["required"] == ["url"]
+    assert by_kind["files"]["properties"].keys() == {"folder"}
+    assert "SecretRef" in described["$defs"]
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -18,9 +18,6 @@ Pair = tuple[Identifier, Identifier]
 Interval = tuple[int, int | None, int | None]
 """Profile id, valid from, valid to."""
 
-BLANKS = (
-    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-)
 _WORDS = "null none undefined unknown anonymous nan n/a na false true -1 0 test guest"
 BLOCKED = {*_WORDS.split(), "[object object]"}
 
@@ -31,7 +28,7 @@ def identifiers(row: Row, spec: IdentitySpec) -> list[Identifier]:
     for declared in spec.identifiers:
         for path in declared.from_:
             text = at(row, path)
-            value = None if text is None else normalised(text.strip(BLANKS), declared)
+            value = None if text is None else normalised(text.strip(), declared)
             if value and len(value) <= 256 and not _is_blocked(value, declared) and (declared.type, value) not in found:
                 found.append((declared.type, value))
     return found
@@ -232,7 +229,7 @@ def _groups(
             if is_over[one] and _exceeds(group[one] | group[other], spec):
                 edge.is_accepted = False
                 continue
-            if received[one] < edge.place and received[other] < edge.place:
+            if all(min(received[member] for member in group[end]) < edge.place for end in (one, other)):
                 low, high = sorted((_lowest(group[one], registry), _lowest(group[other], registry)))
                 merges.append(
                     {

@@ -36,7 +36,7 @@ def raw(history: History, declarations: Declarations) -> tuple[list[Row], list[R
                 continue
             row = _row(batch, offset, line, message)
             key = message_hash(row["source"], row["message_id"])
-            if any(0 <= hour - earlier <= declarations.dedupe_window_hours * HOUR for earlier in batches_with.get(key, [])):
+            if any(hour - earlier <= declarations.dedupe_window_hours * HOUR for earlier in batches_with.get(key, [])):
                 count["duplicates"] += 1
                 continue
             batches_with.setdefault(key, []).append(hour)
@@ -69,8 +69,10 @@ def _no_lines(batch: Batch, source: str) -> Row:
 
 def _fault(line: Line, message: Any) -> str | None:
     if not isinstance(message, dict):
-        return "not_an_object"
-    return None if _type(line, message) in TYPES else "unknown_type"
+        return "the message is no object"
+    if _type(line, message) is None:
+        return "the message has no type"
+    return None if _type(line, message) in TYPES else "the type is unknown; types are track, page, screen, identify, group, alias"
 
 
 def _type(line: Line, message: Row) -> str | None:
@@ -102,7 +104,7 @@ def _row(batch: Batch, offset: int, line: Line, message: Row) -> Row:
         "message_key": message_key(line.source, message_id),
         "source": line.source,
         "type": _type(line, message),
-        "event": text_of(message.get("event")),
+        "event": text_of(message.get("name" if _type(line, message) in ("page", "screen") else "event")),
         "user_id": text_of(message.get("userId")),
         "anonymous_id": text_of(message.get("anonymousId")),
         "previous_id": text_of(message.get("previousId")),

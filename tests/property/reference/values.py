@@ -1,6 +1,6 @@
 """JSON values, texts, numbers and instants as docs/semantics.md means them.
 
-A number keeps the text it had in the message. Nothing here knows what a table is.
+A number keeps the text it had in the message until it is asked for as text: then it has its shortest form. Nothing here knows what a table is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _no_constant(name: str) -> Any:
 def compact(value: Any, ascii_only: bool = False) -> str:
     """The JSON text of a value, without blanks."""
     if isinstance(value, Number):
-        return str(value)
+        return str(value) if value.lstrip("-").isdigit() else repr(float(value))
     if isinstance(value, dict):
         return (
             "{" + ",".join(json.dumps(k, ensure_ascii=ascii_only) + ":" + compact(v, ascii_only) for k, v in value.items()) + "}"
@@ -50,7 +50,7 @@ def text_of(value: Any) -> str | None:
     """What `json ->>` gives: a string as it is, other values as their JSON text, None for null."""
     if value is None:
         return None
-    if isinstance(value, str):
+    if isinstance(value, str) and not isinstance(value, Number):
         return str(value)
     return compact(value)
 

@@ -69,3 +69,8 @@ def _exact(text: str, exponent: int) -> int | None:
     context = Context(prec=len(text) + 40, rounding=ROUND_HALF_EVEN, Emax=MAX_EMAX, Emin=MIN_EMIN)
     units = int(number.scaleb(exponent, context).to_integral_value(context=context))
     return units if abs(units) <= LARGEST else None
+
+
+def exponent(currency: str) -> int:
+    """Decimal places of a currency's minor unit (ISO 4217)."""
+    return EXPONENTS.get(currency, USUAL_EXPONENT)

@@ -1,0 +1,50 @@
+"""The guides for events and enrichments show what really works."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from cdp_assets.enriched_events.enrichments import find_enrichments
+from cdp_assets.enriched_events.spec import EventSpec, ViolationPolicy
+
+GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
+
+
+def _blocks(guide: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (GUIDES / guide).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_event_of_the_guide_is_a_valid_event_and_the_policy_is_the_default() -> None:
+    event, policy = map(yaml.safe_load, _blocks("add-an-event.md", "yaml"))
+    assert EventSpec.model_validate(event).properties["coupon"].required
+    assert ViolationPolicy.model_validate(policy["violations"]) == ViolationPolicy()
+    assert set(policy["violations"]) == set(ViolationPolicy.model_fields)
+
+
+def test_the_enrichment_of_the_guide_passes_its_own_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = types.ModuleType("page_section")
+    monkeypatch.setitem(sys.modules, "page_section", module)  # pydantic looks its annotations up there
+    exec(_blocks("add-an-enrichment.md", "python")[0], module.__dict__)
+    case = json.loads(_blocks("add-an-enrichment.md", "json")[0])
+    settings = module.Settings.model_validate(case["settings"])
+    inputs = pl.DataFrame(
+        [{key: row["in"].get(key) for key in module.INPUTS} for row in case["rows"]], dict.fromkeys(module.INPUTS, pl.String)
+    )
+    found = module.enrich(inputs, settings)
+    assert found.to_dicts() == [dict.fromkeys(module.OUTPUTS) | row["out"] for row in case["rows"]]
+    assert dict(found.schema) == {name: output.dtype for name, output in module.OUTPUTS.items()}
+
+
+def test_the_list_of_the_guide_has_an_order_that_holds() -> None:
+    (listed,) = map(yaml.safe_load, _blocks("add-an-enrichment.md", "yaml"))
+    assert [each["enrichment"] for each in listed] == ["page_url", "page_section"]
+    assert "page_path" in find_enrichments()["page_url"].outputs
