@@ -9,7 +9,6 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from os.path import commonpath
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -45,7 +44,8 @@ def listed(choices: Iterable[str]) -> str:
 def no_such(kind: str, name: str, choices: Iterable[str]) -> str:
     """`no segment 'vip'; there are vips, lapsed; did you mean 'vips'?`"""
     names = list(dict.fromkeys(choices))
-    shared = len(commonpath([name, *names]).rpartition(".")[0])
+    stem = name[: name.rfind(".") + 1]
+    shared = len(stem) if all(each.startswith(stem) for each in names) else 0
     close = difflib.get_close_matches(name[shared:].lower(), [each[shared:].lower() for each in names], n=1, cutoff=0.6)
     meant = next((each for each in names if close and each[shared:].lower() == close[0]), None)
     guess = f"; did you mean {meant!r}?" if meant is not None and len(names) > 1 else ""

@@ -98,7 +98,7 @@ class Inbox:
         with self._stage() as (path, file):
             count = 0
             for line in lines:
-                if line.find(b"\n") != len(line) - 1:
+                if len(line) < 2 or line.find(b"\n") != len(line) - 1:
                     raise ValueError("a line of the inbox ends with its only newline")
                 file.write(line)
                 count += 1

@@ -7,7 +7,7 @@ settings validate the rest.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,19 +65,6 @@ class DestinationSpec(Declaration):
         except ValidationError as error:
             # Settings may hold what should have been a secret: name fields, never their content.
             raise ValueError("; ".join(_without_input(each) for each in error.errors(include_input=False))) from None
-
-    @classmethod
-    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The JSON Schema, with each destination's settings under its kind."""
-        found = super().model_json_schema(*args, **kwargs)
-        found["properties"]["kind"]["enum"] = list(kinds())
-        found["allOf"] = []
-        for kind in kinds():
-            settings = plugin(kind).settings.model_json_schema(*args, **kwargs)
-            found.setdefault("$defs", {}).update(settings.pop("$defs", {}))
-            chosen = {"properties": {"kind": {"const": kind}}}
-            found["allOf"].append({"if": chosen, "then": {"properties": {"settings": settings}}})
-        return found
 
     def account(self, exports: Path) -> Account:
         """What a run needs to serve this account; `exports` is the folder of files that name no other."""
@@ -176,48 +163,3 @@ class SyncSpec(Declaration):
     def required_purposes(self, destination: DestinationSpec) -> tuple[str, ...]:
         """All purposes that a person must have consented to, sorted."""
         return tuple(sorted({*self.purposes, *destination.purposes}))
-
-
-def sync_mistakes(
-    sync: SyncSpec,
-    *,
-    destinations: Mapping[str, DestinationSpec],
-    segments: Collection[str],
-    traits: Collection[str],
-    identifier_types: Collection[str],
-    purposes: Collection[str],
-) -> list[str]:
-    """What a sync refers to and is not declared, as sentences that name field and choices. `traits` are profile columns."""
-    found: list[str] = []
-
-    def known(field: str, noun: str, name: str, choices: Collection[str]) -> None:
-        if name not in choices:
-            found.append(f"{field}: no {noun} {name!r}; there {_are(choices)}")
-
-    known("destination", "destination", sync.destination, destinations)
-    if sync.source.segment is not None:
-        known("source.segment", "segment", sync.source.segment, segments)
-    for field, source in sync.fields.items():
-        kind, _, name = source.partition(".") if isinstance(source, str) else ("", "", "")
-        if kind == "trait":
-            known(f"fields.{field}", "trait", name, traits)
-        if kind == "identifier":
-            known(f"fields.{field}", "identifier type", name, identifier_types)
-    for purpose in sync.purposes:
-        known("purposes", "purpose", purpose, purposes)
-    declared = destinations.get(sync.destination)
-    if declared is not None and sync.mode not in (modes := plugin(declared.kind).modes):
-        found.append(
-            f"mode: destination {sync.destination!r} ({declared.kind}) does not support {sync.mode}; there {_are(modes)}"
-        )
-    return found
-
-
-def destination_mistakes(destination: DestinationSpec, *, purposes: Collection[str]) -> list[str]:
-    """Purposes of a destination that are not declared."""
-    return [f"purposes: no purpose {each!r}; there {_are(purposes)}" for each in destination.purposes if each not in purposes]
-
-
-def _are(choices: Collection[str]) -> str:
-    names = sorted(choices)
-    return f"{'is' if len(names) == 1 else 'are'} {', '.join(names)}" if names else "are none"

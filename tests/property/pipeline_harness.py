@@ -88,9 +88,7 @@ class World:
         given = project(declared)
         lake = Lake(self.home.lake)
         specs = {spec.name: spec for spec in pipeline.tables(given)}
-        frames = {
-            name: lake.keyed(spec).current() if spec.keys else lake.table(spec).read() for name, spec in specs.items()
-        }
+        frames = {name: lake.keyed(spec).current() if spec.keys else lake.table(spec).read() for name, spec in specs.items()}
         named = frames["identifiers"].select("identifier_id", "identifier_type", "identifier")
         identity = frames["identity_map"]
         members = frames["segment_changes"].filter(pl.col("change") == "entered")
@@ -109,6 +107,15 @@ class World:
             "attribution_credit": frames["attribution_credit"],
         }
         return {name: [plain(row) for row in frame.to_dicts()] for name, frame in found.items()}
+
+    def registry(self, declared: Declarations) -> dict[tuple[str, str], int]:
+        """Identifier -> its number, of all that were ever received."""
+        specs = {spec.name: spec for spec in pipeline.tables(project(declared))}
+        rows = Lake(self.home.lake).table(specs["identifiers"]).read()
+        return {
+            (kind, value): number
+            for number, kind, value in rows.select("identifier_id", "identifier_type", "identifier").iter_rows()
+        }
 
     def enrich(self, declared: Declarations) -> Callable[[Row], Row]:
         """What the real enrichments found, for the reference, which does not write them a second time."""

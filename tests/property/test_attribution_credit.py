@@ -222,7 +222,7 @@ def test_profiles_can_be_credited_apart(seed: int) -> None:
     st.lists(
         st.tuples(
             values,
-            st.lists(st.one_of(st.integers(0, 9), st.integers(0, 2**32 - 1)), min_size=1, max_size=9).filter(any),
+            st.lists(st.integers(0, 9) | st.sampled_from([2**20, 2**32 - 1]), min_size=1, max_size=9).filter(any),
         ),
         max_size=6,
     )
@@ -236,6 +236,17 @@ def test_allocation_is_exact_for_any_value_and_weight(paths: list[tuple[int, lis
     )
     assert shares.tolist() == [share for value, path in paths for share in slow_shares(value, path)]
     assert totals.tolist() == [sum(path) for _, path in paths for _ in path]
+
+
+def test_allocation_is_exact_where_weights_are_too_wide_for_a_single_sort_key() -> None:
+    draw = random.Random(1)
+    paths = [(draw.randrange(-50, 50), [draw.choice([2**59, 2**58, 2**57 + 1, 1]) for _ in range(3)]) for _ in range(60)]
+    shares, _ = allocate(
+        np.array([value for value, _ in paths], dtype=np.int64),
+        np.array([weight for _, path in paths for weight in path], dtype=np.int64),
+        np.full(len(paths), 3, dtype=np.int64),
+    )
+    assert shares.tolist() == [share for value, path in paths for share in slow_shares(value, path)]
 
 
 @settings(quick, max_examples=60)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cdp_resources import envelope
 from cdp_resources.inbox import Batch, Inbox
-from cdp_resources.segment_writer import SegmentWriter
+from cdp_resources.segment_writer import SegmentWriter, hour_of
 
 START = datetime(2026, 11, 22, 18, 59, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,7 +84,7 @@ class Life:
         self.writers[which] = self._writer()
         segment = died._segment
         if segment is not None:
-            if segment.path in open_before:
+            if segment.path in open_before and segment.hour == hour_of(self.now):  # in another hour it would have rotated first
                 with segment.path.open("ab") as file:
                     file.write(b"".join(lines)[:written])
                 self.unacknowledged.update(numbers)

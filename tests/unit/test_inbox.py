@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cdp_resources import envelope
+from cdp_resources.home import REPOSITORY
 from cdp_resources.inbox import Batch, Inbox
 
 NOW = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
@@ -249,24 +251,29 @@ def test_a_durable_write_can_be_proved(inbox: Inbox, monkeypatch: pytest.MonkeyP
         inbox.probe()
 
 
-def _write_many(root: Path, first: int) -> None:
-    inbox = Inbox(root)
-    with inbox.writer(max_bytes=2_000) as writer:
-        for number in range(first, first + 60):
-            writer.append(line(number), NOW)
+_WRITE_MANY = """
+import sys
+from datetime import datetime
+from pathlib import Path
+from cdp_resources import envelope
+from cdp_resources.inbox import Inbox
+
+now, first = datetime.fromisoformat(sys.argv[2]), int(sys.argv[3])
+head = envelope.header("web", int(now.timestamp()) * 1_000_000)
+with Inbox(Path(sys.argv[1])).writer(max_bytes=2_000) as writer:
+    for number in range(first, first + 60):
+        writer.append(head + b'{"n":%d}' % number + envelope.END, now)
+"""
 
 
 def test_writers_and_sealers_in_many_processes_lose_and_double_nothing(inbox: Inbox) -> None:
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_write_many, args=(inbox.root, first)) for first in (0, 100, 200)]
-    for process in processes:
-        process.start()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    arguments = [sys.executable, "-c", _WRITE_MANY, str(inbox.root), NOW.isoformat()]
+    processes = [subprocess.Popen([*arguments, str(first)], env=environment) for first in (0, 100, 200)]
     sealed = []
-    while any(process.is_alive() for process in processes):
+    while any(process.poll() is None for process in processes):
         sealed += inbox.seal_open()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    assert [process.returncode for process in processes] == [0, 0, 0]
     inbox.seal_open()
     batches = inbox.batches()
     assert [batch.batch_seq for batch in batches] == list(range(len(batches)))

@@ -41,6 +41,10 @@ def changed(before: dict[str, int], after: dict[str, int]) -> set[str]:
     return {part for part in PARTS if before[part] != after[part]}
 
 
+def test_the_shipped_config_is_valid() -> None:
+    assert Project.load(REPOSITORY / "config").segments
+
+
 def test_everything_declared_is_there_under_its_name(config: Path) -> None:
     project = Project.load(config)
     assert [each.type for each in project.identity.identifiers] == ["user_id", "email", "phone", "anonymous_id"]
@@ -61,7 +65,7 @@ def test_identity_alone_is_a_project(tmp_path: Path) -> None:
     project = Project.load(tmp_path)
     assert (project.traits, project.segments, project.syncs, project.enrichments) == ((), (), (), ())
     assert (project.attribution, project.consent.purposes, len(project.sources)) == (None, (), 0)
-    assert project.settings.dedupe_window_days == 7
+    assert project.settings.inbox_retention_days == 7
 
 
 def test_the_name_of_a_destination_or_sync_may_be_left_to_its_file(config: Path) -> None:

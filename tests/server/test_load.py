@@ -1,0 +1,29 @@
+"""The load generator of the benchmark: short, over real sockets, and nothing it counts is missing from the inbox."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cdp_resources.inbox import Inbox
+from demo.load import Kind, compare, measure
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("kind", ["single", "batch"])
+def test_what_the_load_counts_is_stored(tmp_path: Path, kind: Kind) -> None:
+    rate = measure("collector", kind, tmp_path / "inbox", seconds=0.4, connections=8, events_per_batch=5)
+    inbox = Inbox(tmp_path / "inbox")
+    stored = sum(inbox.path(batch).read_bytes().count(b"\n") for batch in inbox.batches())
+    assert rate.failures == 0
+    assert stored >= rate.events == rate.requests * (1 if kind == "single" else 5) > 0
+    assert 0 < rate.p50_ms <= rate.p99_ms
+
+
+@pytest.mark.slow
+def test_the_collector_is_set_beside_the_bare_application() -> None:
+    compared = compare("batch", seconds=0.4, connections=8, rounds=1)
+    assert compared.bare.server == "bare"
+    assert compared.collector.server == "collector"
+    assert 0 < compared.share < 1.5
