@@ -12,6 +12,7 @@ from cdp_assets.enriched_events import layer as enriched_events
 from cdp_assets.enriched_events import schema as enriched_schema
 from cdp_assets.identity_graph import layer as identity_graph
 from cdp_assets.identity_graph import schema as identity_schema
+from cdp_assets.manifest import manifest_table
 from cdp_assets.money import exponent
 from cdp_assets.profiles import layer as profiles
 from cdp_assets.profiles import schema as profiles_schema
@@ -45,6 +46,7 @@ def tables(project: Project) -> Iterator[TableSpec]:
         yield profiles_schema.profiles_table(profile_columns(project)) if spec is profiles_schema.PROFILES else spec
     yield from segments_schema.TABLES
     yield from attribution_schema.TABLES
+    yield from (manifest_table(layer) for layer in (raw_schema.LAYER, enriched_schema.LAYER))
 
 
 def prepare(lake: Lake, project: Project) -> None:

@@ -122,10 +122,12 @@ class Inbox:
         """The file of a batch."""
         return self._sealed / f"{batch.batch_id}.jsonl"
 
-    def drop_before(self, hour: str) -> list[Batch]:
-        """Remove the batches of earlier hours than `hour` (YYYYMMDDHH); their numbers are never used again."""
+    def drop_before(self, hour: str, through: int | None = None) -> list[Batch]:
+        """Remove the batches of earlier hours than `hour` (YYYYMMDDHH), up to the batch_seq `through`; their numbers are never used again."""
+        if not any(batch.hour < hour for batch in self.batches()):
+            return []
         with self._lock():
-            dropped = [batch for batch in self.batches() if batch.hour < hour]
+            dropped = [batch for batch in self.batches() if batch.hour < hour and (through is None or batch.batch_seq <= through)]
             if dropped:
                 self._remember(self._next_seq())
             for batch in dropped:

@@ -16,7 +16,6 @@ from cdp_assets.run import Run
 from cdp_resources import json_paths
 from cdp_resources.lake import Table
 
-
 NOTHING = AttributionSpec.model_validate({"conversions": (), "models": ("last",)})
 """Without config/attribution.yaml touches are kept, and nothing is attributed."""
 

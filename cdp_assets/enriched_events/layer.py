@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from cdp_assets import manifest
 from cdp_assets.enriched_events.schema import EVENT_VIOLATIONS, LAYER, QUARANTINED_EVENTS, enriched_table
-from cdp_assets.enriched_events.transform import enrich_batch
+from cdp_assets.enriched_events.transform import enrich_batch, rules_version
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS
 from cdp_assets.run import Run
 from cdp_resources.lake import Table
@@ -47,12 +48,14 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> EnrichedReport:
         )
         hours = known["hour"].dt.strftime("%Y%m%d%H")
         again = known.filter((pl.col("batch_seq") <= cursor) & (everything | hours.is_in(list(redo_hours))))
+        rules = rules_version(run.project.plan, run.project.violations, run.project.enrichments)
+        manifest.make_good(run, LAYER, tables, enriched, known["batch_seq"].to_list(), rules)
         pending = known.filter((pl.col("batch_seq") > cursor) & (pl.col("batch_seq") <= raw.cursor))
         events = quarantined = changed = 0
         violations: list[pl.DataFrame] = []
         for part in (again, pending):
             for seqs in _chunks(part):
-                done = _commit(run, raw, tables, seqs)
+                done = _commit(run, raw, tables, seqs, rules)
                 changed += int(part is again and done[2])
                 if part is pending:
                     events, quarantined = events + done[0], quarantined + done[1]
@@ -81,18 +84,21 @@ def _chunks(batches: pl.DataFrame) -> Iterator[list[int]]:
         yield chunk
 
 
-def _commit(run: Run, raw: Table, tables: Sequence[Table], seqs: Sequence[int]) -> tuple[int, int, bool, pl.DataFrame]:
+def _commit(
+    run: Run, raw: Table, tables: Sequence[Table], seqs: Sequence[int], rules: str
+) -> tuple[int, int, bool, pl.DataFrame]:
     """Enrich some batches together; the primary's cursor moves last. Events, quarantined ones, whether the rows changed, violations."""
     project = run.project
     rows = raw.read(seqs).sort("batch_seq", "offset")
     policies = project.violations
     done = enrich_batch(rows, project.plan, policies, project.enrichments)
     counts = done.violations.with_columns(pl.col("violation_count").cast(pl.Int64))
-    # Counts of several batches taken together stand at the last of them.
-    tables[0].put_batches(counts.with_columns(batch_seq=pl.lit(max(seqs), pl.Int64)).select(list(EVENT_VIOLATIONS.columns)), seqs)
-    run.checkpoint("event_violations")
-    tables[1].put_batches(done.quarantined, seqs)
-    run.checkpoint("quarantined_events")
-    changed = tables[2].put_batches(done.enriched, seqs)
-    run.checkpoint("enriched_events")
-    return done.enriched.height, done.quarantined.height, changed, counts
+    is_old = max(seqs) <= tables[-1].cursor
+    changed = {}
+    frames = (counts.select(list(EVENT_VIOLATIONS.columns)), done.quarantined, done.enriched)
+    for table, frame in zip(tables, frames, strict=True):
+        changed[table.spec.name] = table.put_batches(frame, seqs) and is_old
+        run.checkpoint(table.spec.name)
+    manifest.record(run, LAYER, tables, seqs, rules, changed)
+    run.checkpoint("enriched manifest")
+    return done.enriched.height, done.quarantined.height, changed[tables[-1].spec.name], counts.drop("batch_seq")

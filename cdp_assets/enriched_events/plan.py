@@ -46,7 +46,7 @@ class Verdict:
     """row, violations, patch: for each event with violations that passes, their JSON list, and the JSON merge patch that removes
     the omitted fields (null when none are). Sorted by row."""
     counts: pl.DataFrame
-    """event, source, kind, action, violation_count. `event` is null for unplanned events: their names are not ours."""
+    """batch_seq, event, source, kind, action, violation_count. `event` is null for unplanned events: their names are not ours."""
 
 
 def judge(raw: pl.DataFrame, plan: TrackingPlan, policies: Mapping[str, ViolationPolicy]) -> Verdict:
@@ -60,7 +60,7 @@ def judge(raw: pl.DataFrame, plan: TrackingPlan, policies: Mapping[str, Violatio
         if len(present) > 1 or keyed.get_column("spec").null_count():
             rows = rows.filter(keyed.get_column("spec") == number)
         found += _violations(rows, spec)
-    return _verdict(pl.concat(found), policies)
+    return _verdict(pl.concat(found), policies, raw.get_column("batch_seq"))
 
 
 def _planned(raw: pl.DataFrame, plan: TrackingPlan) -> pl.DataFrame:
@@ -189,7 +189,7 @@ def _additional(rows: pl.DataFrame, values: pl.DataFrame, keys: Mapping[str, str
     return _found(surplus, event=spec.event, order=len(keys) + 1, field=field, check="additional", is_required=False)
 
 
-def _verdict(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy]) -> Verdict:
+def _verdict(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy], batches: pl.Series) -> Verdict:
     acted = found.join(_actions(found, policies), on=["source", "check", "is_required"], how="left").sort("row", "order", "field")
     blocked = acted.filter(pl.col("action") == "block").unique("row", keep="first", maintain_order=True)
     passing = acted.join(blocked.select("row"), on="row", how="anti", maintain_order="left")
@@ -198,11 +198,14 @@ def _verdict(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy]) -> Ve
         violations=pl.concat_str(pl.lit("["), pl.col("note").str.join(","), pl.lit("]")),
         omitted=pl.col("path").filter(pl.col("action") == "omit"),
     )
-    counts = acted.group_by("event", "source", kind=pl.col("check").cast(pl.String).replace_strict(KIND), action="action")
+    acted = acted.with_columns(batch_seq=batches.gather(acted.get_column("row")))
+    counts = acted.group_by("batch_seq", "event", "source", kind=pl.col("check").cast(pl.String).replace_strict(KIND), action="action")
     return Verdict(
         blocked.select("row", violation=pl.col("check").cast(pl.String).replace_strict(KIND), field="field"),
         noted.join(_patches(noted), on="omitted", how="left", maintain_order="left").select("row", "violations", "patch"),
-        counts.agg(violation_count=pl.len()).sort("event", "source", "kind", "action", nulls_last=True),
+        counts.agg(violation_count=pl.len()).sort(
+            "batch_seq", "event", "source", "kind", "action", nulls_last=True
+        ),
     )
 
 

@@ -36,7 +36,7 @@ class EnrichedBatch:
     quarantined: pl.DataFrame
     """The events that the plan blocks, with the payload."""
     violations: pl.DataFrame
-    """event, source, kind, action, violation_count; safe to show."""
+    """batch_seq, event, source, kind, action, violation_count; safe to show."""
 
 
 def enrich_batch(

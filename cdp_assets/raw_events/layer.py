@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from cdp_assets import manifest
 from cdp_assets.raw_events.schema import ERASED_KEYS, IMPORT_BATCHES, LAYER, RAW_EVENTS, REJECTED_EVENTS
 from cdp_assets.raw_events.transform import RawBatches, judged, sorted_out
 from cdp_assets.run import Run
@@ -17,6 +18,8 @@ from cdp_resources.lake import Table
 
 CHUNK_BYTES = 192 * 1024 * 1024
 """Batches are read together up to this size: large enough for vectorised work, small enough to bound memory."""
+RULES = "1"
+"""Version of how raw events are made; the manifest tells it for each batch."""
 _KEYS = ["message_key", "message_key_high"]
 
 
@@ -115,6 +118,7 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
         sealed = inbox.batches()
         stored = set(batches.scan().select("batch_seq").unique().collect()["batch_seq"].to_list())
         cursor = raw.cursor
+        manifest.make_good(run, LAYER, (raw, rejected, batches), raw, sorted(stored), RULES)
         again = [each for each in sealed if each.batch_seq <= cursor and (run.full or each.hour in redo_hours)]
         missing = stored - {each.batch_seq for each in sealed}
         gone = set()
@@ -137,6 +141,9 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
             run.say(f"raw_events: {done.counts['accepted'].sum():,} events of {len(seqs)} batches")
         for table in (raw, rejected, batches):
             table.tidy()
+        if sealed:
+            oldest = max(hour_of(each) for each in sealed) - timedelta(days=run.project.settings.inbox_retention_days)
+            inbox.drop_before(f"{oldest:%Y%m%d%H}", through=raw.cursor)
     total = pl.concat(counts) if counts else pl.DataFrame(schema=IMPORT_BATCHES.schema)
     return RawReport(len(pending), changed, tuple(sorted(gone)), total)
 
@@ -145,13 +152,16 @@ def _commit(run: Run, done: RawBatches, seqs: Sequence[int], tables: tuple[Table
     """Secondary tables first; the primary's cursor moves last. True when rows that were there before changed."""
     raw, rejected, batches = tables
     before = raw.cursor
-    rejected.put_batches(done.rejected, seqs)
+    is_old = max(seqs) <= before
+    changed = {REJECTED_EVENTS.name: rejected.put_batches(done.rejected, seqs) and is_old}
     run.checkpoint("rejected_events")
-    batches.put_batches(done.counts, seqs)
+    changed[IMPORT_BATCHES.name] = batches.put_batches(done.counts, seqs) and is_old
     run.checkpoint("import_batches")
-    changed = raw.put_batches(done.raw, seqs)
+    changed[RAW_EVENTS.name] = raw.put_batches(done.raw, seqs) and is_old
     run.checkpoint("raw_events")
-    return changed and max(seqs) <= before
+    manifest.record(run, LAYER, tables, seqs, RULES, changed)
+    run.checkpoint("raw manifest")
+    return changed[RAW_EVENTS.name]
 
 
 def _again(

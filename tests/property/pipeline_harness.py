@@ -87,7 +87,7 @@ class World:
         """The tables in the columns and order of the reference, sorted."""
         given = project(declared)
         lake = Lake(self.home.lake)
-        specs = {spec.name: spec for spec in pipeline.tables(given)}
+        specs = {spec.name: spec for spec in pipeline.tables(given) if spec.name != "manifest"}
         frames = {name: lake.keyed(spec).current() if spec.keys else lake.table(spec).read() for name, spec in specs.items()}
         named = frames["identifiers"].select("identifier_id", "identifier_type", "identifier")
         identity = frames["identity_map"]

@@ -244,6 +244,6 @@ def test_every_event_lands_in_one_place_in_order_however_the_batch_is_cut(
     parts = _pieces(raw, cuts, plan, policies)
     assert pl.concat([part.enriched for part in parts]).equals(done.enriched)
     assert pl.concat([part.quarantined for part in parts]).equals(done.quarantined)
-    by = ["event", "source", "kind", "action"]
+    by = ["batch_seq", "event", "source", "kind", "action"]
     counts = pl.concat([part.violations for part in parts]).group_by(by).agg(pl.col("violation_count").sum())
     assert counts.sort(by, nulls_last=True).rows() == done.violations.sort(by, nulls_last=True).rows()

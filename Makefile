@@ -1,0 +1,30 @@
+# Every target sets up .venv first, from nothing but Python 3.11 and a package index.
+.PHONY: demo test dev lint bench docs install
+.NOTPARALLEL:
+
+BIN := .venv/bin
+export PYTHON
+
+demo: install ## the demo shop through the whole graph, ending with a summary; ARGS='--events 5000' for less
+	$(BIN)/cdp demo $(ARGS)
+
+test: install ## every test but the soaks; ARGS='tests/unit -k identity' for some
+	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+
+dev: install ## collector, Dagster UI and a stand-in vendor in one terminal, until Ctrl-C
+	$(BIN)/cdp dev $(ARGS)
+
+lint: install ## formatting, style, types, and the shipped declarations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/cdp validate
+
+bench: install ## events per second, memory and bytes of this machine; ARGS='--events 10000000' for more
+	$(BIN)/cdp bench $(ARGS)
+
+docs: install ## write the reference of config/ again from the code
+	$(BIN)/python -m cdp_cli.config_reference
+
+install:
+	@.ci/install

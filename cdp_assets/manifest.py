@@ -1,0 +1,64 @@
+"""Which revision of each batch a table holds, and under which rules and code it was made.
+
+Written after the commit that it tells of; a crash between is made good when the layer is next written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from cdp_assets.run import Run
+from cdp_resources.lake import CURSOR, Table, TableSpec
+
+COLUMNS: dict[str, pl.DataType] = {
+    "batch_seq": pl.Int64(),
+    "table": pl.String(),
+    "rows": pl.Int64(),
+    "revision": pl.Int64(),
+    "rules": pl.String(),
+    "written_at": pl.Datetime("us", "UTC"),
+}
+
+
+def manifest_table(layer: str) -> TableSpec:
+    """The manifest of a layer: a row for each table, batch and revision."""
+    return TableSpec(layer, "manifest", COLUMNS, person="holds counts only")
+
+
+def record(run: Run, layer: str, tables: Sequence[Table], seqs: Sequence[int], rules: str, changed: Mapping[str, bool]) -> None:
+    """Note what tables hold of these batches now; `changed` says by table name whether rows that were there before became others."""
+    manifest = run.lake.table(manifest_table(layer))
+    known = manifest.read(seqs) if min(seqs) <= manifest.cursor else manifest.read(()).clear()
+    latest = known.group_by("batch_seq", "table").agg(pl.col("revision").max())
+    parts = []
+    for table in tables:
+        counted = table.scan(seqs).group_by("batch_seq").agg(rows=pl.len().cast(pl.Int64)).collect()
+        every = pl.DataFrame({"batch_seq": list(seqs)}, schema={"batch_seq": pl.Int64}).join(counted, on="batch_seq", how="left")
+        mine = latest.filter(pl.col("table") == table.spec.name).drop("table")
+        rows = every.join(mine, on="batch_seq", how="left").with_columns(pl.col("rows").fill_null(0))
+        if not changed.get(table.spec.name, False):
+            rows = rows.filter(pl.col("revision").is_null())
+        parts.append(
+            rows.select(
+                "batch_seq",
+                pl.lit(table.spec.name).alias("table"),
+                "rows",
+                (pl.col("revision").fill_null(0) + 1).alias("revision"),
+                pl.lit(rules).alias("rules"),
+                pl.lit(run.as_of, pl.Datetime("us", "UTC")).alias("written_at"),
+            )
+        )
+    fresh = pl.concat(parts)
+    if fresh.height:
+        manifest.write(fresh, {CURSOR: max(manifest.cursor, *seqs)})
+        manifest.tidy()
+
+
+def make_good(run: Run, layer: str, tables: Sequence[Table], primary: Table, known_seqs: Sequence[int], rules: str) -> None:
+    """Note the batches that were committed when a crash kept their manifest from being written."""
+    manifest = run.lake.table(manifest_table(layer))
+    missed = [seq for seq in known_seqs if manifest.cursor < seq <= primary.cursor]
+    if missed:
+        record(run, layer, tables, missed, rules, {})

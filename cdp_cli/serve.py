@@ -1,0 +1,161 @@
+"""`cdp serve`: the HTTP face alone, as one process or as several on one port.
+
+What it answers is cdp_server's part; here the declared sources get their write keys, and processes are started and stopped.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Semaphore
+from types import FrameType
+
+import click
+
+from cdp_assets.project import Project
+from cdp_assets.raw_events.spec import HttpSource
+from cdp_resources.home import Home, config_dir
+from cdp_resources.secrets import MissingSecretError
+from cdp_server.config import ServerConfig, SourceEntry
+from cdp_server.server import serve as serve_http
+
+_STOP_SECONDS = 25.0
+
+
+def sources_by_key(project: Project) -> dict[str, SourceEntry]:
+    """Write key -> source, for every declared source that sends over HTTP; one that is not enabled may do without its key.
+
+    Raises click.ClickException that names every variable that is missing, and sources that share a key.
+    """
+    found: dict[str, SourceEntry] = {}
+    missing: list[str] = []
+    for name, spec in project.sources.items():
+        if not isinstance(spec, HttpSource):
+            continue
+        try:
+            key = spec.write_key.resolve()
+        except MissingSecretError as error:
+            if spec.enabled:
+                missing.append(f"config/sources/{name}.yaml: write_key: {error}")
+            continue
+        if key in found:
+            raise click.ClickException(f"config/sources/{name}.yaml: write_key: the same key as source {found[key].name!r}")
+        found[key] = SourceEntry(name, spec)
+    if missing:
+        example = missing[0].partition("environment variable ")[2].partition(" ")[0]
+        missing.append(f"Set a key of your own choice, such as: export {example}=$(openssl rand -hex 16)")
+        raise click.ClickException("\n".join(missing))
+    if not found:
+        raise click.ClickException(f"{config_dir()}/sources declares no source of kind http: there is nothing to serve")
+    return found
+
+
+@click.command(name="serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for every interface.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Processes that share the port, one per core at most.",
+)
+@click.option(
+    "--trusted-proxy",
+    "trusted_proxies",
+    multiple=True,
+    metavar="NETWORK",
+    help="Network of a proxy whose X-Forwarded-For is believed, such as 10.0.0.0/8. May be given several times.",
+)
+def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) -> None:
+    """Receive events over HTTP until stopped (SIGTERM or Ctrl-C).
+
+    What is answered 200 is on disk. Write keys come from the environment variables that config/sources names.
+
+    \b
+    Example:
+      export CDP_WEB_WRITE_KEY=demo-web-key CDP_SERVER_WRITE_KEY=demo-server-key
+      cdp serve --port 8080
+      curl -u demo-web-key: -H 'Content-Type: application/json' http://127.0.0.1:8080/v1/track \\
+           -d '{"anonymousId": "a1", "event": "Product Viewed", "properties": {"product_id": "p1"}}'
+    """
+    config = ServerConfig(
+        inbox=Home.from_env().inbox,
+        sources=sources_by_key(Project.load(config_dir())),
+        trusted_proxies=trusted_proxies,
+        reuse_port=workers > 1,
+    )
+    try:
+        if workers == 1:
+            serve_http(config, host, port, on_listening=announce)
+        else:
+            _serve_several(config, host, port, workers)
+    except (OSError, RuntimeError) as error:
+        raise click.ClickException(f"cannot serve on {host}:{port}: {error}") from None
+
+
+def announce(host: str, port: int) -> None:
+    """Tell that requests are answered; `listening on URL` is what other programs wait for."""
+    shown = f"[{host}]" if ":" in host else host
+    click.echo(f"listening on http://{shown}:{port}")
+
+
+def _serve_several(config: ServerConfig, host: str, port: int, workers: int) -> None:
+    """Several processes on one port. One that ends unasked ends all: who supervises this process starts it again."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with socket.socket(family, socket.SOCK_STREAM) as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(address)  # never listens: it only keeps the port, and settles which one port 0 is
+        taken = int(reserved.getsockname()[1])
+        context = multiprocessing.get_context("spawn")
+        ready = context.Semaphore(0)
+        processes = [context.Process(target=_work, args=(config, host, taken, ready)) for _ in range(workers)]
+        told = _told_to_stop()
+        try:
+            for process in processes:
+                process.start()
+            waiting = workers
+            while not told and all(process.is_alive() for process in processes):
+                if waiting and ready.acquire(timeout=0.2):
+                    waiting -= 1
+                    if not waiting:
+                        announce(host, taken)
+                elif not waiting:
+                    multiprocessing.connection.wait([process.sentinel for process in processes], timeout=0.2)
+            failed = not told
+        finally:
+            _stop(processes)
+    if failed:
+        raise click.ClickException("a worker ended by itself; the log says why")
+
+
+def _work(config: ServerConfig, host: str, port: int, ready: Semaphore) -> None:
+    serve_http(config, host, port, on_listening=lambda _host, _port: ready.release())
+
+
+def _told_to_stop() -> Mapping[str, int]:
+    told: dict[str, int] = {}
+
+    def stop(number: int, _: FrameType | None) -> None:
+        told["signal"] = number
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    return told
+
+
+def _stop(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        if process.pid is not None and process.is_alive():
+            process.terminate()
+    for process in processes:
+        if process.pid is not None:
+            process.join(_STOP_SECONDS)
+            if process.is_alive():
+                process.kill()
+                process.join()

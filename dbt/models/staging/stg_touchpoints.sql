@@ -1,0 +1,6 @@
+select
+    batch_seq,
+    "offset" as event_offset,
+    channel,
+    campaign
+from {{ source('cdp', 'touchpoints') }}

@@ -1,0 +1,4 @@
+"""What `cdp bench` runs: seeded load, measurements in processes of their own, and the page that shows the figures.
+
+Nothing here is needed to run the product.
+"""
