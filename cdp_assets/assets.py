@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pandera.polars as pa
 import polars as pl
 
+from cdp_assets import pipeline
+from cdp_assets.contract import views
 from cdp_assets.project import Project
 from cdp_assets.project_loading import Mistake
 from cdp_assets.run import Run
 from cdp_resources.lake import KeyedTable, Table
 from cdp_resources.resources import CdpResource
+from cdp_resources.warehouse import View
 
 FIRST_HOUR = datetime(2025, 1, 1, tzinfo=UTC)
 """The first hour of receipt that is a partition. Fixed: Dagster keeps what is materialised by the partition's name."""
@@ -100,17 +102,17 @@ def table_asset(
     name: str,
     description: str,
     *,
-    columns: pa.DataFrameSchema | None = None,
+    view: View | None = None,
     deps: Sequence[Sequence[str]] = (),
     code_version: str | None = None,
     partitions_def: dg.PartitionsDefinition[str] | None = None,
     owners: Sequence[str] = OWNERS,
     tags: Mapping[str, str] | None = None,
 ) -> dg.AssetSpec:
-    """The asset of a table, with its columns in words."""
+    """The asset of a table, with its columns in words where `cdp query` shows it."""
     metadata: dict[str, Any] = {"dagster/table_name": f"{layer}.{name}"}
-    if columns is not None:
-        metadata["dagster/column_schema"] = column_schema(columns)
+    if view is not None:
+        metadata["dagster/column_schema"] = column_schema(view)
     return dg.AssetSpec(
         [layer, name],
         description=description,
@@ -125,15 +127,14 @@ def table_asset(
     )
 
 
-def column_schema(schema: pa.DataFrameSchema) -> dg.TableSchema:
-    """The columns of a schema as Dagster shows them."""
-    columns = [
-        dg.TableColumn(
-            name, str(column.dtype.type), column.description, constraints=dg.TableColumnConstraints(nullable=column.nullable)
-        )
-        for name, column in schema.columns.items()
-    ]
-    return dg.TableSchema(columns=columns)
+def views_of(project: Project) -> Mapping[str, View]:
+    """The tables as `cdp query` shows them, by name."""
+    return {each.name: each for each in views(project, pipeline.profile_columns(project))}
+
+
+def column_schema(view: View) -> dg.TableSchema:
+    """The columns of a table as `cdp query` shows them."""
+    return dg.TableSchema(columns=[dg.TableColumn(each.name, each.type, each.description) for each in view.columns])
 
 
 def row_count(table: Table) -> int:
@@ -162,7 +163,9 @@ def rows_through(table: Table, batch_seq: int) -> int:
 
 def shown(frame: pl.DataFrame) -> dg.TableMetadataValue:
     """A small table of counts as metadata; of a longer one the first rows."""
-    kinds = {name: "int" if dtype.is_integer() else "float" if dtype.is_float() else "string" for name, dtype in frame.schema.items()}
+    kinds = {
+        name: "int" if dtype.is_integer() else "float" if dtype.is_float() else "string" for name, dtype in frame.schema.items()
+    }
     schema = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in kinds.items()])
     rows = frame.head(SHOWN_ROWS).rows(named=True)
     return dg.MetadataValue.table([dg.TableRecord({k: _plain(v) for k, v in row.items()}) for row in rows], schema)

@@ -10,14 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 import polars as pl
 
 from cdp_assets.contract_people import people_views
-from cdp_assets.contract_view import projection
+from cdp_assets.contract_view import projection, view
 from cdp_assets.enriched_events import schema as enriched
+from cdp_assets.manifest import manifest_table
 from cdp_assets.privacy.schema import ERASURES
 from cdp_assets.profiles.schema import TraitColumn
 from cdp_assets.project import Project
 from cdp_assets.raw_events import schema as raw
-from cdp_resources.lake_views import sql_type
+from cdp_resources.lake_views import named, physical, quoted, sql_type
 from cdp_resources.ledger_rows import SYNC_LOG, SYNC_RUNS
+from cdp_resources.sync_log import SYNC_LOG_TABLE
 from cdp_resources.warehouse import View, ViewColumn
 
 _EVENTS_FIRST = (
@@ -29,10 +31,12 @@ _INTERNAL = ("message_key", "message_key_high")
 """Columns that settle ties and find duplicates; nobody asks for them."""
 _PLACE = ("batch_seq", "offset")
 
+MANIFEST_LAYERS = (raw.LAYER, enriched.LAYER)
+
 
 def views(project: Project, traits: Iterable[TraitColumn]) -> tuple[View, ...]:
     """Every table of the contract but the marts, each after those it reads. `traits`: the columns of profiles."""
-    return (*_received_views(project), *people_views(traits), *_activation_views())
+    return (*_received_views(project), *people_views(traits), *_activation_views(), *_bookkeeping_views())
 
 
 def _received_views(project: Project) -> Iterable[View]:
@@ -107,14 +111,14 @@ def _activation_views() -> Iterable[View]:
         "log_id": "Number of the row, rising",
     }
     columns = _columns(SYNC_LOG, log)
-    listed = ", ".join(column.name for column in columns)
+    listed = ", ".join(named(column.name) for column in columns)
     yield View(
         "sync_log",
         "Everything that was sent to a destination or left out, row by row, with its outcome.",
         columns,
         "rows with the person's profile_id",
-        f"SELECT {listed} FROM lake.sync_log UNION ALL SELECT {listed} FROM ledger.sync_log "  # noqa: S608
-        "WHERE log_id > (SELECT coalesce(max(log_id), 0) FROM lake.sync_log)",
+        f"SELECT {listed} FROM {physical(SYNC_LOG_TABLE)} UNION ALL SELECT {listed} FROM ledger.sync_log "  # noqa: S608
+        f"WHERE log_id > (SELECT coalesce(max(log_id), 0) FROM {physical(SYNC_LOG_TABLE)})",
     )
     counts = {
         "desired": "Records that should be at the destination",
@@ -140,19 +144,45 @@ def _activation_views() -> Iterable[View]:
     columns = _columns(SYNC_RUNS, runs)
     names = ", ".join(column.name for column in columns)
     yield View("sync_runs", "Every run of every sync.", columns, "holds counts only", f"SELECT {names} FROM ledger.sync_runs")  # noqa: S608
+    erased = {
+        "erasure_id": "Name of the erasure",
+        "requested_at": "When it was asked for, UTC",
+        "finished_at": "When it ended, UTC",
+        "status": "done: looked for and not found; incomplete: run it again",
+        "profile_count": "People",
+        "rows_removed": "Rows that were removed",
+        "tables": "Tables that were looked at",
+        "request_hash": "Keyed hash of what was asked for, as in audit.jsonl",
+        "proof": "What was looked at afterwards and what was found, JSON",
+    }
     yield projection(
         ERASURES,
         "Every erasure: how much was removed, and what proved it. It does not say who.",
-        {
-            "erasure_id": "Name of the erasure",
-            "requested_at": "When it was asked for, UTC",
-            "finished_at": "When it was proved, UTC",
-            "profile_count": "People",
-            "rows_removed": "Rows that were removed",
-            "tables": "Tables that were looked at",
-            "status": "How it ended",
-            "proof": "What was looked at afterwards, and what was found, JSON",
-        },
+        {name: erased.get(name, name.replace("_", " ").capitalize()) for name in ERASURES.columns},
+    )
+
+
+def _bookkeeping_views() -> Iterable[View]:
+    rows = {
+        "layer": (pl.String(), "Layer of the table"),
+        "table_name": (pl.String(), "Physical table"),
+        "batch_seq": (pl.Int64(), "Number of the batch"),
+        "revision": (pl.Int64(), "From 1; one more each time that other rows took the place of the batch's rows"),
+        "row_count": (pl.Int64(), "Rows of the batch"),
+        "rules": (pl.String(), "Version of the declarations and code behind it"),
+        "written_at": (pl.Datetime("us", "UTC"), "`as_of` of the run that wrote it, UTC"),
+    }
+    parts = (
+        f'SELECT {quoted(layer)} AS layer, "table" AS table_name, batch_seq, revision, "rows" AS row_count, rules, written_at '  # noqa: S608
+        f"FROM {physical(manifest_table(layer))}"
+        for layer in MANIFEST_LAYERS
+    )
+    yield view(
+        "manifests",
+        "Which revision of each batch a table holds, and what it was made by.",
+        rows,
+        "holds counts only",
+        f"({' UNION ALL '.join(parts)})",
     )
     state = {
         "layer": "Layer of the table",

@@ -15,6 +15,8 @@ from cdp_assets.contract_view import projection, view
 from cdp_assets.identity_graph import schema as identity
 from cdp_assets.profiles.schema import TraitColumn, profiles_table
 from cdp_assets.segments.schema import SEGMENT_CHANGES
+from cdp_resources.lake import TableSpec
+from cdp_resources.lake_views import physical, versions
 from cdp_resources.warehouse import View
 
 TEXT, WHOLE, FLAG = pl.String(), pl.Int64(), pl.Boolean()
@@ -57,7 +59,7 @@ def _meaning(column: TraitColumn) -> str:
 
 
 def _identity_views() -> Iterable[View]:
-    numbers = "lake.identifiers"
+    numbers = physical(identity.IDENTIFIERS)
     yield view(
         "identity_map",
         "Whose each identifier is. A shared identifier has a row for each interval.",
@@ -70,13 +72,13 @@ def _identity_views() -> Iterable[View]:
             "is_shared": (FLAG, "Seen with more people than the type allows"),
         },
         identity.IDENTITY_MAP.person.replace("identifier_id or ", ""),
-        f"lake.identity_map JOIN {numbers} USING (identifier_id)",
+        f"{physical(identity.IDENTITY_MAP)} JOIN {numbers} USING (identifier_id)",
     )
     pairs = (
-        "SELECT arg_min(centre_id, place) AS centre_id, arg_min(leaf_id, place) AS leaf_id, arg_min(at, place) AS first_at, "  # noqa: S608
+        "SELECT arg_min(centre_id, place) AS centre_id, arg_min(leaf_id, place) AS leaf_id, arg_min(\"at\", place) AS first_at, "  # noqa: S608
         "arg_min(message_id, place) AS first_message_id, min(batch_seq) AS first_batch_seq, "
         "count(DISTINCT batch_seq) AS batch_count "
-        'FROM (SELECT *, {batch_seq: batch_seq, "offset": "offset", position: position} AS place FROM lake.edges) '
+        f'FROM (SELECT *, row(batch_seq, "offset", position) AS place FROM {physical(identity.EDGES)}) '
         "GROUP BY least(centre_id, leaf_id), greatest(centre_id, leaf_id)"
     )
     yield view(
@@ -93,7 +95,7 @@ def _identity_views() -> Iterable[View]:
             "batch_count": (WHOLE, "Batches with such an event"),
         },
         "rows with one of the person's identifiers (identity_map)",
-        "(SELECT one.identifier_type, one.identifier, two.identifier_type AS other_type, two.identifier AS other, "
+        "(SELECT one.identifier_type, one.identifier, two.identifier_type AS other_type, two.identifier AS other, "  # noqa: S608
         f"first_at, first_message_id, first_batch_seq, batch_count FROM ({pairs}) AS pairs "
         f"JOIN {numbers} AS one ON one.identifier_id = centre_id JOIN {numbers} AS two ON two.identifier_id = leaf_id)",
     )
@@ -118,21 +120,20 @@ def _identity_views() -> Iterable[View]:
             "at": (INSTANT, "Timestamp of the event, UTC"),
         },
         _OWNED,
-        _of_people("lake.event_subjects"),
+        _of_people(identity.EVENT_SUBJECTS),
     )
 
 
-def _of_people(table: str) -> str:
+def _of_people(spec: TableSpec) -> str:
     """FROM of a table by subject with the profile that the subject belongs to at the time."""
     return (
-        f"(SELECT facts.*, owner.profile_id FROM {table} AS facts "  # noqa: S608
-        "JOIN lake.identity_map AS owner ON owner.identifier_id = facts.subject_id "
+        f"(SELECT facts.*, owner.profile_id FROM {physical(spec)} AS facts "  # noqa: S608
+        f"JOIN {physical(identity.IDENTITY_MAP)} AS owner ON owner.identifier_id = facts.subject_id "
         "AND (owner.valid_from IS NULL OR facts.at >= owner.valid_from) AND (owner.valid_to IS NULL OR facts.at < owner.valid_to))"
     )
 
 
 def _segment_views() -> Iterable[View]:
-    name = SEGMENT_CHANGES.name
     yield view(
         "segment_members",
         "Who is in which segment now.",
@@ -142,10 +143,10 @@ def _segment_views() -> Iterable[View]:
             "entered_at": (INSTANT, "`as_of` of the run that found it, UTC"),
         },
         _OWNED,
-        f"(SELECT segment, profile_id, at AS entered_at FROM lake.{name} WHERE change = 'entered')",  # noqa: S608
+        f"(SELECT segment, profile_id, \"at\" AS entered_at FROM {physical(SEGMENT_CHANGES)} WHERE change = 'entered')",  # noqa: S608
     )
     yield view(
-        name,
+        SEGMENT_CHANGES.name,
         "Who entered and who left which segment, since the beginning.",
         {
             "segment": (TEXT, "Declared segment"),
@@ -154,27 +155,38 @@ def _segment_views() -> Iterable[View]:
             "at": (INSTANT, "`as_of` of the run that found it, UTC"),
         },
         _OWNED,
-        f"(SELECT DISTINCT segment, profile_id, change, at FROM lake.{name}_versions WHERE NOT is_deleted)",  # noqa: S608
+        f"(SELECT DISTINCT segment, profile_id, change, \"at\" FROM {versions(SEGMENT_CHANGES)} WHERE NOT is_deleted)",  # noqa: S608
     )
 
 
 def _attribution_views() -> Iterable[View]:
     texts = attribution.DESCRIPTIONS
-    touch = ("touchpoint_id", "profile_id", "at", "channel", "campaign", "source", "medium", "click_id_type", "batch_seq", "offset")
+    touch = (
+        "touchpoint_id",
+        "profile_id",
+        "at",
+        "channel",
+        "campaign",
+        "source",
+        "medium",
+        "click_id_type",
+        "batch_seq",
+        "offset",
+    )
     types = {**attribution.TOUCHPOINTS, "profile_id": WHOLE}
     yield view(
         "touchpoints",
         "Visits that came through a marketing channel.",
         {name: (types[name], texts[name]) for name in touch},
         _OWNED,
-        _of_people(f"lake.{attribution.TOUCH_EVENTS.name}"),
+        _of_people(attribution.TOUCH_EVENTS),
     )
     order = ("conversion_id", "profile_id", "at", "value", "currency", "name", "order_id", "is_refund", "is_value_missing")
     types = {**attribution.CONVERSIONS, "profile_id": WHOLE}
     counted = (
-        f"(SELECT * FROM {_of_people(f'lake.{attribution.CONVERSION_EVENTS.name}')} "  # noqa: S608
+        f"(SELECT * FROM {_of_people(attribution.CONVERSION_EVENTS)} "  # noqa: S608
         "QUALIFY is_refund OR row_number() OVER (PARTITION BY profile_id, conversion_id, is_refund "
-        'ORDER BY at, message_id, batch_seq, "offset") = 1)'
+        'ORDER BY "at", message_id, batch_seq, "offset") = 1)'
     )
     yield view(
         "conversions",

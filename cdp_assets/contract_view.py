@@ -7,13 +7,11 @@ from collections.abc import Mapping
 import polars as pl
 
 from cdp_resources.lake import TableSpec
-from cdp_resources.lake_views import named, sql_type
+from cdp_resources.lake_views import named, physical, sql_type
 from cdp_resources.warehouse import View, ViewColumn
 
 
-def view(
-    name: str, description: str, described: Mapping[str, tuple[pl.DataType, str]], person: str, source: str
-) -> View:
+def view(name: str, description: str, described: Mapping[str, tuple[pl.DataType, str]], person: str, source: str) -> View:
     """A view in the columns of `described` (name -> type, meaning) over `source`, SQL that follows FROM."""
     columns = tuple(ViewColumn(column, sql_type(dtype), text) for column, (dtype, text) in described.items())
     return View(name, description, columns, person, f"SELECT {', '.join(map(named, described))} FROM {source}")  # noqa: S608
@@ -26,5 +24,5 @@ def projection(spec: TableSpec, description: str, described: Mapping[str, str]) 
         description,
         {name: (spec.columns[name], text) for name, text in described.items()},
         spec.person,
-        f"lake.{named(spec.name)}",
+        physical(spec),
     )

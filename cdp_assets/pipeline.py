@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cdp_assets import contract
 from cdp_assets.attribution import layer as attribution
 from cdp_assets.attribution import schema as attribution_schema
 from cdp_assets.consent import layer as consent
@@ -14,6 +15,7 @@ from cdp_assets.identity_graph import layer as identity_graph
 from cdp_assets.identity_graph import schema as identity_schema
 from cdp_assets.manifest import manifest_table
 from cdp_assets.money import exponent
+from cdp_assets.privacy import schema as privacy_schema
 from cdp_assets.profiles import layer as profiles
 from cdp_assets.profiles import schema as profiles_schema
 from cdp_assets.profiles.schema import TraitColumn
@@ -25,7 +27,11 @@ from cdp_assets.run import Run
 from cdp_assets.segments import layer as segments
 from cdp_assets.segments import schema as segments_schema
 from cdp_assets.segments.transform import counted
+from cdp_resources.dbt_project import mart_views
+from cdp_resources.home import Home
 from cdp_resources.lake import Lake, TableSpec
+from cdp_resources.sync_log import SYNC_LOG_TABLE
+from cdp_resources.warehouse import Warehouse
 
 
 def profile_columns(project: Project) -> tuple[TraitColumn, ...]:
@@ -46,7 +52,14 @@ def tables(project: Project) -> Iterator[TableSpec]:
         yield profiles_schema.profiles_table(profile_columns(project)) if spec is profiles_schema.PROFILES else spec
     yield from segments_schema.TABLES
     yield from attribution_schema.TABLES
+    yield SYNC_LOG_TABLE
+    yield from privacy_schema.TABLES
     yield from (manifest_table(layer) for layer in (raw_schema.LAYER, enriched_schema.LAYER))
+
+
+def warehouse(home: Home, project: Project) -> Warehouse:
+    """The tables of the contract as they are now, to be asked in SQL."""
+    return Warehouse(home, tables(project), contract.views(project, profile_columns(project)), mart_views())
 
 
 def prepare(lake: Lake, project: Project) -> None:

@@ -24,7 +24,6 @@ def rule(name: str, holds: pl.Expr) -> pa.Check:
 
 def promises(
     spec: TableSpec,
-    descriptions: Mapping[str, str],
     *,
     nullable: Sequence[str] = (),
     checks: Mapping[str, pa.Check] | None = None,
@@ -33,8 +32,7 @@ def promises(
 ) -> pa.DataFrameSchema:
     """The schema of a table: its columns, none of which is null unless `nullable`, with these checks, rules and unique columns."""
     columns = {
-        name: pa.Column(dtype, (checks or {}).get(name), nullable=name in nullable, description=descriptions.get(name))
-        for name, dtype in spec.columns.items()
+        name: pa.Column(dtype, (checks or {}).get(name), nullable=name in nullable) for name, dtype in spec.columns.items()
     }
     return pa.DataFrameSchema(columns, checks=list(rules), unique=list(unique) or None, name=spec.name)
 

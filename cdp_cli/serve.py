@@ -16,7 +16,7 @@ from types import FrameType
 
 import click
 
-from cdp_assets.project import Project
+from cdp_assets.project import Project, ProjectError, load_tolerant
 from cdp_assets.raw_events.spec import HttpSource
 from cdp_resources.home import Home, config_dir
 from cdp_resources.secrets import MissingSecretError
@@ -85,7 +85,7 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
     """
     config = ServerConfig(
         inbox=Home.from_env().inbox,
-        sources=sources_by_key(Project.load(config_dir())),
+        sources=sources_by_key(_project()),
         trusted_proxies=trusted_proxies,
         reuse_port=workers > 1,
     )
@@ -96,6 +96,19 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
             _serve_several(config, host, port, workers)
     except (OSError, RuntimeError) as error:
         raise click.ClickException(f"cannot serve on {host}:{port}: {error}") from None
+
+
+def _project() -> Project:
+    """What is declared. A mistake that has nothing to do with sources is told, and does not stop the collector.
+
+    Raises ProjectError for mistakes in sources: without a source its senders would be turned away.
+    """
+    project, mistakes = load_tolerant(config_dir())
+    if project is None or any("/sources/" in mistake.file for mistake in mistakes):
+        raise ProjectError(mistakes)
+    for mistake in mistakes:
+        click.echo(f"warning: {mistake}", err=True)
+    return project
 
 
 def announce(host: str, port: int) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,7 +88,7 @@ def ensure_manifest(locks: Path) -> Path:
                 try:
                     invoke(["parse"], fresh, fresh / MARTS_NAME)
                     os.utime(fresh / MANIFEST.name, ns=(newest, newest))
-                    os.replace(fresh / MANIFEST.name, MANIFEST)
+                    (fresh / MANIFEST.name).replace(MANIFEST)
                 finally:
                     shutil.rmtree(fresh, ignore_errors=True)
     return MANIFEST
@@ -116,8 +115,19 @@ def invoke(arguments: Sequence[str], target: Path, build: Path, manifest: Path |
         from dbt.cli.main import dbtRunner
         from dbt.contracts.graph.manifest import Manifest, WritableManifest
 
-        parsed = None if manifest is None else Manifest.from_writable_manifest(WritableManifest.read_and_check_versions(str(manifest)))
-        places = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--target-path", str(target), "--log-path", str(target)]
+        parsed = (
+            None if manifest is None else Manifest.from_writable_manifest(WritableManifest.read_and_check_versions(str(manifest)))
+        )
+        places = [
+            "--project-dir",
+            str(PROJECT),
+            "--profiles-dir",
+            str(PROJECT),
+            "--target-path",
+            str(target),
+            "--log-path",
+            str(target),
+        ]
         quiet = ["--quiet", "--no-use-colors", "--no-send-anonymous-usage-stats", "--no-version-check"]
         outcome = dbtRunner(manifest=parsed).invoke([*quiet, arguments[0], *places, *arguments[1:]])
         _disconnect()
@@ -126,7 +136,39 @@ def invoke(arguments: Sequence[str], target: Path, build: Path, manifest: Path |
     results = getattr(outcome.result, "results", ())
     return [
         NodeResult(
-            str(each.node.unique_id), str(each.status), float(each.execution_time), int(each.failures or 0), str(each.message or "")
+            str(each.node.unique_id),
+            str(each.status),
+            float(each.execution_time),
+            int(each.failures or 0),
+            str(each.message or ""),
         )
         for each in results
     ]
+
+
+@contextmanager
+def _environment(build: Path, target: Path) -> Iterator[None]:
+    """What profiles.yml reads from the environment, for the time of a run."""
+    given = {
+        BUILD_VARIABLE: str(build),
+        "DO_NOT_TRACK": "1",
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "DBT_LOG_PATH": str(target),
+    }
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _disconnect() -> None:
+    """Close the build's file, which dbt keeps open for as long as the process lives."""
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+    DuckDBConnectionManager.close_all_connections()

@@ -17,7 +17,7 @@ from deltalake.exceptions import TableNotFoundError
 from cdp_resources.lake import CURSOR, EPOCH, Lake, Table, TableSpec
 
 SCHEMA = "lake"
-"""Schema of the views by physical table. Of keyed tables `<name>` holds the current rows and `<name>_versions` every version."""
+"""Schema of the views by physical table."""
 STATE_MARKS = (CURSOR, EPOCH, "version", "identity_version")
 _READERS = 2
 _SQL_TYPES = {
@@ -68,6 +68,16 @@ def named(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def physical(spec: TableSpec) -> str:
+    """The view of a physical table; of a keyed table its current rows, [spec.columns]."""
+    return f"{SCHEMA}.{named(spec.full_name)}"
+
+
+def versions(spec: TableSpec) -> str:
+    """The view of every version of a keyed table's rows, [spec.schema]."""
+    return f"{SCHEMA}.{named(f'{spec.full_name}/versions')}"
+
+
 def sql_type(dtype: pl.DataType) -> str:
     """DuckDB's type for a Polars type of the lake. Raises KeyError for types that no table uses."""
     return _SQL_TYPES[dtype.base_type()]
@@ -107,10 +117,10 @@ def view_statements(snapshot: Snapshot) -> list[str]:
     """The SQL that creates the views of a snapshot in the schema `lake`."""
     spec = snapshot.spec
     if not spec.keys:
-        return [_create(spec.name, _rows(snapshot, list(spec.columns)))]
+        return [_create(physical(spec), _rows(snapshot, list(spec.columns)))]
     return [
-        _create(spec.name, current_rows(snapshot)),
-        _create(f"{spec.name}_versions", _rows(snapshot, list(spec.schema), _EVERY_TIER)),
+        _create(physical(spec), current_rows(snapshot)),
+        _create(versions(spec), _rows(snapshot, list(spec.schema), _EVERY_TIER)),
     ]
 
 
@@ -121,7 +131,7 @@ def state_statement(found: Iterable[Snapshot]) -> str:
         for each in found
     ]
     names = ", ".join(("layer", "table_name", *STATE_COLUMNS))
-    return _create("lake_tables", f"SELECT * FROM (VALUES ({'), ('.join(rows)})) AS tables ({names})")  # noqa: S608
+    return _create(f"{SCHEMA}.lake_tables", f"SELECT * FROM (VALUES ({'), ('.join(rows)})) AS tables ({names})")  # noqa: S608
 
 
 def current_rows(snapshot: Snapshot) -> str:
@@ -161,7 +171,7 @@ def _rows(snapshot: Snapshot, columns: list[str], tiers: Sequence[str] | None = 
 
 
 def _create(name: str, select: str) -> str:
-    return f"CREATE VIEW {SCHEMA}.{named(name)} AS {select}"
+    return f"CREATE VIEW {name} AS {select}"
 
 
 def _null(spec: TableSpec, name: str) -> str:

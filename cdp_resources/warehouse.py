@@ -31,8 +31,8 @@ MARTS_FILE = "marts.duckdb"
 """The file in `home.marts` that holds the built marts. It is never written in place, only swapped."""
 CHUNK_ROWS = 10_000
 MEMORY_LIMIT = "2GB"
-OFFLINE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "TimeZone": "UTC"}
-"""DuckDB loads nothing, and shows instants in UTC."""
+OFFLINE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+"""DuckDB loads nothing from anywhere."""
 _numbers = itertools.count()
 
 
@@ -93,6 +93,7 @@ class Warehouse:
         self._names = sorted(view.name for view in (*views, *marts))
         self._connection = duckdb.connect(":memory:", config={**OFFLINE, "python_enable_replacements": "false"})
         try:
+            self._connection.execute("SET TimeZone = 'UTC'")
             self._connection.execute(f"SET temp_directory = {quoted(str(self._spill))}")
             self._connection.execute(f"SET memory_limit = {quoted(memory_limit)}")
             self._connection.execute(f"SET threads = {int(threads or os.cpu_count() or 1)}")
@@ -149,7 +150,11 @@ class Warehouse:
 
     def _only_reading(self, sql: str) -> str:
         """The query itself. Raises QueryError for anything but one statement that reads."""
-        statements = self._connection.extract_statements(sql)
+        try:
+            statements = self._connection.extract_statements(sql)
+        except duckdb.ParserException:
+            sql = quote_columns(sql)
+            statements = self._connection.extract_statements(sql)
         if not statements:
             raise QueryError("there is no query")
         if len(statements) > 1:
@@ -226,9 +231,23 @@ def create_marts(connection: duckdb.DuckDBPyConnection, home: Home, marts: Itera
     for view in marts:
         if view.name not in built:
             columns = ", ".join(f"NULL::{column.type} AS {named(column.name)}" for column in view.columns)
-            connection.execute(f"CREATE VIEW {CONTRACT}.{named(view.name)} AS SELECT {columns} WHERE false")  # noqa: S608
+            connection.execute(f"CREATE VIEW {CONTRACT}.{named(view.name)} AS SELECT {columns} WHERE false")
     declared = {view.name for view in marts}
     return [name for name in built if name not in declared]
+
+
+_COLUMN_WORDS = re.compile(r"(?i)at(?!\s+time\b|\s*\()|offset(?!\s*[\d($?])")
+
+
+def quote_columns(sql: str) -> str:
+    """The query with bare `at` and `offset` quoted where they can be columns: both are our columns and DuckDB's keywords."""
+    text = sql.encode()  # the tokenizer counts bytes
+    for place, kind in reversed(duckdb.tokenize(sql)):
+        if kind == duckdb.token_type.keyword:
+            word = _COLUMN_WORDS.match(text[place:].decode())
+            if word is not None and not text[place + word.end() : place + word.end() + 1].decode(errors="replace").isidentifier():
+                text = text[:place] + b'"' + word[0].encode() + b'"' + text[place + word.end() :]
+    return text.decode()
 
 
 class Stream:

@@ -6,7 +6,17 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from cdp_assets.assets import HOURS, HOURS_IN_ONE_RUN, hours_to_redo, open_run, row_count, safely_told, shown, table_asset
+from cdp_assets.assets import (
+    HOURS,
+    HOURS_IN_ONE_RUN,
+    hours_to_redo,
+    open_run,
+    row_count,
+    safely_told,
+    shown,
+    table_asset,
+    views_of,
+)
 from cdp_assets.enriched_events import checks
 from cdp_assets.enriched_events.layer import update
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS, LAYER, QUARANTINED_EVENTS
@@ -18,6 +28,7 @@ from cdp_resources.resources import CdpResource
 def build(project: Project) -> Sequence[dg.AssetsDefinition]:
     """The assets of this layer."""
     version = f"{project.digest('enriched'):x}"
+    views = views_of(project)
     deps = [[RAW_EVENTS.layer, RAW_EVENTS.name]]
     specs = [
         table_asset(
@@ -25,7 +36,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
             ENRICHED_EVENTS.name,
             "Every event that the tracking plan allows, with what the enrichments add: campaign, channel, referrer, device, "
             "consent. The table for analyses of behaviour.",
-            columns=checks.columns(project),
+            view=views[ENRICHED_EVENTS.name],
             deps=deps,
             code_version=version,
             partitions_def=HOURS,
@@ -35,7 +46,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
             QUARANTINED_EVENTS.name,
             "Events that the tracking plan blocks, with the violation and the whole message, to be replayed once the plan or "
             "the sender is mended.",
-            columns=checks.quarantined_events,
+            view=views[QUARANTINED_EVENTS.name],
             deps=deps,
             code_version=version,
             partitions_def=HOURS,

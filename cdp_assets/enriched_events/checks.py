@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import dagster as dg
-import pandera.polars as pa
 import polars as pl
 
 from cdp_assets.assets import rows_through
@@ -15,8 +14,6 @@ from cdp_assets.enriched_events.schema import (
     ENRICHED_EVENTS,
     QUARANTINED_EVENTS,
     EnrichedEvents,
-    QuarantinedEvents,
-    enriched_columns,
     enriched_table,
 )
 from cdp_assets.project import Project
@@ -32,7 +29,6 @@ enriched_events = EnrichedEvents.to_schema()
 checked = enriched_events.remove_columns(["properties", "context", "traits", "violations"])
 checked.unique = ["batch_seq", "offset"]
 checked.checks = [*checked.checks, rule("happened_before_it_was_received", pl.col("timestamp") <= pl.col("received_at"))]
-quarantined_events = QuarantinedEvents.to_schema()
 
 SPECS = (
     promises_spec(ENRICHED_EVENTS),
@@ -68,14 +64,3 @@ def check(run: Run, project: Project, report: EnrichedReport) -> Iterator[dg.Ass
         {"events": events, "quarantined": report.quarantined, "share": share},
         warns=True,
     )
-
-
-
-def columns(project: Project) -> pa.DataFrameSchema:
-    """The columns of enriched_events, with those of the enrichments in use."""
-    added = {
-        each.name: pa.Column(each.dtype, nullable=True, description=each.description)
-        for each in enriched_columns(project.enrichments)
-        if each.name not in enriched_events.columns
-    }
-    return enriched_events.add_columns(added)

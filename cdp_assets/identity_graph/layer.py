@@ -18,7 +18,7 @@ from cdp_assets.identity_graph.schema import (
     LAYER,
     SIGHTINGS,
 )
-from cdp_assets.identity_graph.transform import Solution, intervals, map_rows, solve
+from cdp_assets.identity_graph.transform import Solution, intervals, map_rows, packed, solve
 from cdp_assets.run import Run
 from cdp_resources.lake import CURSOR, KeyedTable, Table
 
@@ -26,7 +26,7 @@ CHUNK_EVENTS = 1_000_000
 NEXT_ID = "next_id"
 RULES = "rules"
 UPSTREAM = "enriched_epoch"
-_EDGE = ["batch_seq", "offset", "position", "centre_id", "leaf_id", "at"]
+_EDGE = [packed(pl.col("batch_seq"), pl.col("offset"), pl.col("position")).alias("place"), "centre_id", "leaf_id"]
 _SIGHTING = ["identifier_id", "user_id", "hour", "first_at", "last_at"]
 
 
@@ -218,19 +218,18 @@ def _solve(tables: _Tables, touched: pl.Series | None, run: Run) -> tuple[Soluti
 
 
 def _nodes(tables: _Tables, ids: pl.Series, edges: pl.DataFrame) -> pl.DataFrame:
-    """[identifier_id, identifier_type, batch_seq, offset]: each identifier with the place of the first event that carries it."""
-    place = ["batch_seq", "offset"]
+    """[identifier_id, identifier_type, place]: each identifier with the place of the first event that carries it."""
     wanted = ids.alias("identifier_id").to_frame()
-    subjects = tables.subjects.scan().select(*place, pl.col("subject_id").alias("identifier_id"))
-    seen = subjects.join(wanted.lazy(), on="identifier_id", how="semi").collect()
-    ends = [edges.select(*place, pl.col(end).alias("identifier_id")) for end in ("centre_id", "leaf_id")]
-    # Places are packed into one number: comparing pairs costs several times as much.
-    packed = pl.col("batch_seq") * (1 << 32) + pl.col("offset")
-    first = pl.concat([seen, *ends]).group_by("identifier_id").agg(packed.min().alias("place"))
+    place = packed(pl.col("batch_seq"), pl.col("offset")).alias("place")
+    subjects = tables.subjects.scan().select(place, pl.col("subject_id").alias("identifier_id"))
+    firsts = [subjects.join(wanted.lazy(), on="identifier_id", how="semi").group_by("identifier_id").agg(pl.col("place").min())]
+    firsts += [
+        edges.lazy().group_by(pl.col(end).alias("identifier_id")).agg(pl.col("place").min()) for end in ("centre_id", "leaf_id")
+    ]
+    first = pl.concat(firsts).group_by("identifier_id").agg(pl.col("place").min())
     types = tables.identifiers.scan().select("identifier_id", "identifier_type")
-    known = types.join(wanted.lazy(), on="identifier_id", how="semi").collect().join(first, on="identifier_id", how="inner")
-    batch, offset = pl.col("place") // (1 << 32), pl.col("place") % (1 << 32)
-    return known.select("identifier_id", "identifier_type", batch.alias("batch_seq"), offset.alias("offset"))
+    known = types.join(wanted.lazy(), on="identifier_id", how="semi").join(first, on="identifier_id", how="inner")
+    return known.select("identifier_id", "identifier_type", "place").collect()
 
 
 def _of_components(table: KeyedTable, components: pl.Series) -> pl.Series:
@@ -264,14 +263,14 @@ def _write(
     """Merges first, then the map, whose cursor says that the batches are taken: how many identifiers changed hands."""
     merges = solution.merges
     places = merges.select("batch_seq", "offset").unique()
+    ends = ["batch_seq", "offset", "centre_id", "leaf_id"]
     messages = (
         tables.edges.scan(places["batch_seq"].unique().to_list() if places.height < 10_000 else None)
-        .select("batch_seq", "offset", "message_id")
-        .join(places.lazy(), on=["batch_seq", "offset"], how="semi")
-        .unique()
+        .select(*ends, "at", "message_id")
+        .join(merges.lazy(), on=ends, how="semi")
         .collect()
     )
-    merges = merges.join(messages, on=["batch_seq", "offset"], how="left").select(list(IDENTITY_MERGES.columns))
+    merges = merges.join(messages, on=ends, how="left").select(list(IDENTITY_MERGES.columns))
     touched = None
     if keys is not None:
         people = solution.nodes.filter(~pl.col("is_shared"))

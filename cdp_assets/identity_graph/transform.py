@@ -17,7 +17,11 @@ from cdp_assets.identity_graph.schema import IDENTITY_MAP
 from cdp_assets.identity_graph.spec import IdentitySpec
 
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 _MAP = ["identifier_id", "component", "profile_id", "is_shared", "valid_from", "valid_to"]
+FEW_PEOPLE = 32
+OFFSET_BITS, POSITION_BITS = 28, 8
+"""A place and a position in one whole number, for one comparison instead of three: batches up to 2^27 of up to 2^28 lines."""
 
 
 @dataclass(frozen=True)
@@ -27,42 +31,33 @@ class Solution:
     nodes: pl.DataFrame
     """[identifier_id, component, profile_id, is_shared, is_timed]"""
     merges: pl.DataFrame
-    """[profile_id, from_profile_id, into_profile_id, batch_seq, offset, at]"""
+    """[profile_id, from_profile_id, into_profile_id, batch_seq, offset, centre_id, leaf_id]: the edge that merged, to be looked up."""
 
 
-def distinct_edges(edges: pl.DataFrame) -> pl.DataFrame:
-    """The first row of each pair, in order of receipt."""
-    low, high = pl.min_horizontal("centre_id", "leaf_id"), pl.max_horizontal("centre_id", "leaf_id")
-    return (
-        edges.with_columns(low=low, high=high)
-        .sort("batch_seq", "offset", "position")
-        .unique(["low", "high"], keep="first", maintain_order=True)
-    )
+def packed(batch_seq: pl.Expr, offset: pl.Expr, position: pl.Expr | int = 0) -> pl.Expr:
+    """A place, and a position in its event, as one whole number of the same order."""
+    return (batch_seq * (1 << OFFSET_BITS) + offset) * (1 << POSITION_BITS) + position
 
 
 def solve(nodes: pl.DataFrame, edges: pl.DataFrame, spec: IdentitySpec, known_shared: pl.Series | None = None) -> Solution:
     """People among `nodes`, given every edge with an end among them.
 
-    `nodes`: [identifier_id, identifier_type, batch_seq, offset] with the place of first receipt.
-    `edges`: [batch_seq, offset, position, centre_id, leaf_id, at].
-    `known_shared`: nodes that are shared although not all of their edges are given.
+    `nodes`: [identifier_id, identifier_type, place], the `packed` place of first receipt. `edges`: [place, centre_id, leaf_id], with the position in the
+    place. `known_shared`: nodes that are shared although not all of their edges are given.
     """
     nodes = nodes.sort("identifier_id")
     ids = nodes["identifier_id"].to_numpy()
+    born = nodes["place"].to_numpy()
     ranks = {each.type: rank for rank, each in enumerate(spec.identifiers)}
     types = nodes["identifier_type"].replace_strict(ranks, default=-1, return_dtype=pl.Int64).to_numpy()
-    pairs = distinct_edges(edges)
-    centre, has_centre = _positions(ids, pairs["centre_id"].to_numpy())
-    leaf, has_leaf = _positions(ids, pairs["leaf_id"].to_numpy())
-    shared = _shared(ids, types, centre, has_centre, leaf, has_leaf, spec, ranks["user_id"])
+    place, centre, leaf = _distinct(ids, edges)
+    shared = _shared(types, centre, leaf, spec, ranks["user_id"])
     if known_shared is not None:
         shared |= np.isin(ids, known_shared.to_numpy())
-    conducts = has_centre & has_leaf
-    conducts[conducts] = ~shared[centre[conducts]] & ~shared[leaf[conducts]]
-    used = pairs.filter(pl.Series(conducts))
-    centre, leaf = centre[conducts], leaf[conducts]
+    conducts = ~shared[centre] & ~shared[leaf]
+    place, centre, leaf = place[conducts], centre[conducts], leaf[conducts]
     label = _components(len(ids), centre, leaf)
-    component = _lowest(label, ids)[label]
+    component = ids[_lowest(label)[label]]
     profile = component.copy()
     accepted = np.ones(len(centre), dtype=bool)
     for bad in _over_limit(label, types, shared, spec):
@@ -82,10 +77,18 @@ def solve(nodes: pl.DataFrame, edges: pl.DataFrame, spec: IdentitySpec, known_sh
             "is_timed": shared & np.isin(types, timed_types),
         }
     )
-    places = nodes["batch_seq"].to_numpy().astype(np.int64), nodes["offset"].to_numpy().astype(np.int64)
-    kept = used.filter(pl.Series(accepted))
-    merges = _merges(kept, centre[accepted], leaf[accepted], ids, profile, places)
-    return Solution(found, merges)
+    return Solution(found, _merges(place[accepted], centre[accepted], leaf[accepted], ids, profile, born))
+
+
+def _distinct(ids: Ints, edges: pl.DataFrame) -> tuple[Ints, Ints, Ints]:
+    """Place and both ends, as indices, of the first row of each pair of known nodes, in order of receipt."""
+    ordered = edges.select("place", "centre_id", "leaf_id").sort("place")
+    centre, has_centre = _positions(ids, ordered["centre_id"].to_numpy())
+    leaf, has_leaf = _positions(ids, ordered["leaf_id"].to_numpy())
+    both = has_centre & has_leaf
+    pair = np.minimum(centre, leaf) * len(ids) + np.maximum(centre, leaf)
+    first = pl.Series(pair).is_first_distinct().to_numpy() & both
+    return ordered["place"].to_numpy()[first], centre[first], leaf[first]
 
 
 def _positions(ids: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
@@ -100,25 +103,15 @@ def _positions(ids: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
     return index, ids[index] == wanted
 
 
-def _shared(
-    ids: Ints,
-    types: Ints,
-    centre: Ints,
-    has_centre: NDArray[np.bool_],
-    leaf: Ints,
-    has_leaf: NDArray[np.bool_],
-    spec: IdentitySpec,
-    user_rank: int,
-) -> NDArray[np.bool_]:
+def _shared(types: Ints, centre: Ints, leaf: Ints, spec: IdentitySpec, user_rank: int) -> Flags:
     """Which nodes have edges to more different user ids than their type allows."""
-    limits = np.array([np.iinfo(np.int64).max if each.shared_above is None else each.shared_above for each in spec.identifiers])
-    both = has_centre & has_leaf
-    counts = np.zeros(len(ids), dtype=np.int64)
+    unlimited = np.iinfo(np.int64).max
+    limits = np.array([unlimited if each.shared_above is None else each.shared_above for each in spec.identifiers])
+    counts = np.zeros(len(types), dtype=np.int64)
     for user, other in ((centre, leaf), (leaf, centre)):
-        towards = both & (types[user] == user_rank) if len(ids) else both
-        np.add.at(counts, other[towards], 1)
+        counts += np.bincount(other[types[user] == user_rank], minlength=len(types))
     known = types >= 0
-    shared = np.zeros(len(ids), dtype=bool)
+    shared = np.zeros(len(types), dtype=bool)
     shared[known] = counts[known] > limits[types[known]]
     return shared
 
@@ -128,10 +121,10 @@ def _components(count: int, left: Ints, right: Ints) -> NDArray[np.int32]:
     return np.asarray(connected_components(matrix, directed=False)[1], dtype=np.int32)
 
 
-def _lowest(label: NDArray[np.int32], ids: Ints) -> Ints:
-    """The lowest id of each label; ids are sorted, so that is the first."""
+def _lowest(label: NDArray[np.int32]) -> Ints:
+    """The lowest index of each label."""
     lowest = np.empty(int(label.max()) + 1 if len(label) else 0, dtype=np.int64)
-    lowest[label[::-1]] = ids[::-1]
+    lowest[label[::-1]] = np.arange(len(label) - 1, -1, -1)
     return lowest
 
 
@@ -178,59 +171,99 @@ def _constrained(members: Ints, left: Ints, right: Ints, types: Ints, spec: Iden
     return [np.array(group, dtype=np.int64) for group in groups.values()], taken
 
 
-def _merges(used: pl.DataFrame, centre: Ints, leaf: Ints, ids: Ints, profile: Ints, places: tuple[Ints, Ints]) -> pl.DataFrame:
+def _merges(place: Ints, centre: Ints, leaf: Ints, ids: Ints, profile: Ints, born: Ints) -> pl.DataFrame:
     """Edges that unite two groups which both had a member before the edge's event, in order of receipt."""
-    batch, offset = used["batch_seq"].to_numpy(), used["offset"].to_numpy()
-    born_batch, born_offset = places
-    is_new_centre = (born_batch[centre] == batch) & (born_offset[centre] == offset)
-    is_new_leaf = (born_batch[leaf] == batch) & (born_offset[leaf] == offset)
+    event = place >> POSITION_BITS
+    is_new_centre = (born[centre] >> POSITION_BITS) == event
+    is_new_leaf = (born[leaf] >> POSITION_BITS) == event
     # A newborn joins its first neighbour without a merge; what it brings together after that merges.
-    event = (
-        np.concatenate([[True], (batch[1:] != batch[:-1]) | (offset[1:] != offset[:-1])])
-        if len(batch)
-        else np.zeros(0, dtype=bool)
-    )
-    group = np.cumsum(event) if len(batch) else np.zeros(0, dtype=np.int64)
-    anchors = is_new_centre & ~is_new_leaf
-    seen = np.zeros(int(group[-1]) + 1 if len(group) else 0, dtype=np.int64)
-    first = np.flatnonzero(anchors)[::-1]
-    seen[group[first]] = first
-    is_anchor = np.zeros(len(batch), dtype=bool)
-    is_anchor[first] = seen[group[first]] == first
-    joins = is_new_leaf | is_anchor
+    anchors = np.flatnonzero(is_new_centre & ~is_new_leaf)
+    is_first = np.concatenate([[True], event[anchors][1:] != event[anchors][:-1]])[: len(anchors)]
+    joins = is_new_leaf
+    joins[anchors[is_first]] = True
     label = _components(len(ids), centre[joins], leaf[joins])
-    root_of = _lowest(label, ids)
+    root = _lowest(label)
     rest = np.flatnonzero(~joins)
-    left, right = label[centre[rest]], label[leaf[rest]]
+    left, right = root[label[centre[rest]]], root[label[leaf[rest]]]
     differ = left != right
-    rest, left, right = rest[differ], left[differ], right[differ]
-    parent: dict[int, int] = {}
+    index, high, low = _united(rest[differ], left[differ], right[differ], profile)
+    where = place[index] >> POSITION_BITS
+    return pl.DataFrame(
+        {
+            "profile_id": profile[centre[index]],
+            "from_profile_id": ids[high],
+            "into_profile_id": ids[low],
+            "batch_seq": where >> OFFSET_BITS,
+            "offset": where & ((1 << OFFSET_BITS) - 1),
+            "centre_id": ids[centre[index]],
+            "leaf_id": ids[leaf[index]],
+        }
+    )
+
+
+def _united(index: Ints, left: Ints, right: Ints, profile: Ints) -> tuple[Ints, Ints, Ints]:
+    """The edges, in order, that unite two groups, with the lowest node of both: the higher one, the lower one.
+
+    People do not depend on each other, so the first edges of all of them are taken at once, then the second ones, and so on.
+    """
+    parent = np.arange(len(profile), dtype=np.int64)
+    order = np.argsort(profile[left], kind="stable")
+    _, starts, counts = np.unique(profile[left][order], return_index=True, return_counts=True)
+    found: list[tuple[Ints, Ints, Ints]] = []
+    turn = 0
+    while len(starts) > FEW_PEOPLE:
+        edge = order[starts + turn]
+        one, other = _roots(parent, left[edge]), _roots(parent, right[edge])
+        parent[left[edge]], parent[right[edge]] = one, other
+        unites = one != other
+        low, high = np.minimum(one, other)[unites], np.maximum(one, other)[unites]
+        parent[high] = low
+        found.append((index[edge[unites]], high, low))
+        turn += 1
+        more = counts > turn
+        starts, counts = starts[more], counts[more]
+    rest = np.concatenate(
+        [order[start + turn : start + count] for start, count in zip(starts, counts, strict=True)] or [order[:0]]
+    )
+    found.append(_united_one_by_one(parent, index[rest], left[rest], right[rest]))
+    merged = np.concatenate([each[0] for each in found])
+    in_order = np.argsort(merged)
+    return (
+        merged[in_order],
+        np.concatenate([each[1] for each in found])[in_order],
+        np.concatenate([each[2] for each in found])[in_order],
+    )
+
+
+def _united_one_by_one(parent: Ints, index: Ints, left: Ints, right: Ints) -> tuple[Ints, Ints, Ints]:
+    """The same for the few people who have very many edges."""
+    up = dict(zip(left.tolist(), _roots(parent, left).tolist(), strict=True))
+    up |= dict(zip(right.tolist(), _roots(parent, right).tolist(), strict=True))
     rows: list[tuple[int, int, int]] = []
 
     def root(node: int) -> int:
-        top = node
-        while (up := parent.get(top, top)) != top:
-            top = up
-        while (up := parent.get(node, node)) != node:
-            parent[node] = top
-            node = up
-        return top
+        while (above := up.get(node, node)) != node:
+            up[node] = up.get(above, above)
+            node = above
+        return node
 
-    for index, a, b in zip(rest.tolist(), root_of[left].tolist(), root_of[right].tolist(), strict=True):
+    for number, a, b in zip(index.tolist(), left.tolist(), right.tolist(), strict=True):
         one, other = root(a), root(b)
         if one != other:
             low, high = min(one, other), max(one, other)
-            parent[high] = low
-            rows.append((index, high, low))
-    where = np.array([row[0] for row in rows], dtype=np.int64)
-    return used.select(pl.col("batch_seq", "offset", "at").gather(pl.Series(where, dtype=pl.UInt32))).select(
-        pl.Series("profile_id", profile[centre[where]], dtype=pl.Int64),
-        pl.Series("from_profile_id", [row[1] for row in rows], dtype=pl.Int64),
-        pl.Series("into_profile_id", [row[2] for row in rows], dtype=pl.Int64),
-        "batch_seq",
-        "offset",
-        "at",
-    )
+            up[high] = low
+            rows.append((number, high, low))
+    columns = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return columns[:, 0], columns[:, 1], columns[:, 2]
+
+
+def _roots(parent: Ints, nodes: Ints) -> Ints:
+    up = parent[nodes]
+    while True:
+        further = parent[up]
+        if np.array_equal(further, up):
+            return up
+        up = further
 
 
 def intervals(sightings: pl.DataFrame, owners: pl.DataFrame) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from cdp_assets.assets import (
     safely_told,
     shown,
     table_asset,
+    views_of,
 )
 from cdp_assets.project import Project
 from cdp_assets.raw_events import checks
@@ -30,6 +31,7 @@ Event = dg.MaterializeResult[None] | dg.AssetCheckResult
 def build(project: Project) -> Sequence[dg.AssetsDefinition]:
     """The assets of this layer."""
     version = f"dedupe-{project.settings.dedupe_window_hours}h"
+    views = views_of(project)
     after = [DECLARATIONS.path]
     specs = [
         table_asset(
@@ -37,7 +39,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
             RAW_EVENTS.name,
             "Every message that was received and accepted, once: parsed, with its time corrected for the sender's clock, and "
             "with the original kept byte for byte. What all else is derived from.",
-            columns=checks.raw_events,
+            view=views[RAW_EVENTS.name],
             deps=after,
             code_version=version,
             partitions_def=HOURS,
@@ -46,7 +48,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
             LAYER,
             REJECTED_EVENTS.name,
             "Messages that could not be accepted, each with the reason and as it was received. Look here when a count is too low.",
-            columns=checks.rejected_events,
+            view=views[REJECTED_EVENTS.name],
             deps=after,
             code_version=version,
             partitions_def=HOURS,
@@ -55,7 +57,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
             LAYER,
             IMPORT_BATCHES.name,
             "What became of every line, by batch and source: received = accepted + duplicates + rejected + erased.",
-            columns=checks.import_batches,
+            view=views[IMPORT_BATCHES.name],
             deps=after,
             code_version=version,
             partitions_def=HOURS,

@@ -13,7 +13,6 @@ from cdp_assets.assets import rows_through, shown
 from cdp_assets.checks import check_promises, promises_spec, result
 from cdp_assets.raw_events.layer import RawReport
 from cdp_assets.raw_events.schema import (
-    DESCRIPTIONS,
     IMPORT_BATCHES,
     RAW_EVENTS,
     REJECTED_EVENTS,
@@ -28,7 +27,6 @@ REFUSED_SHARE = 0.05
 
 raw_events = promises(
     RAW_EVENTS,
-    DESCRIPTIONS,
     nullable=("event", "user_id", "anonymous_id", "previous_id", "group_id", "sent_at", "ip", "properties", "context", "traits"),
     checks={"batch_seq": pa.Check.ge(0), "offset": pa.Check.ge(0), "type": pa.Check.isin(TYPES)},
     rules=[rule("happened_before_it_was_received", pl.col("timestamp") <= pl.col("received_at"))],
@@ -36,8 +34,6 @@ raw_events = promises(
 )
 checked = raw_events.remove_columns(["payload", "properties", "context", "traits"])
 """The promises that are worth reading rows for."""
-rejected_events = promises(REJECTED_EVENTS, DESCRIPTIONS, nullable=("payload",))
-import_batches = promises(IMPORT_BATCHES, DESCRIPTIONS)
 
 SPECS = (
     promises_spec(RAW_EVENTS),

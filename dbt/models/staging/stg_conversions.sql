@@ -3,7 +3,7 @@ select
     "offset" as event_offset,
     conversion_id,
     profile_id,
-    at as conversion_at,
+    "at" as conversion_at,
     name as conversion,
     value,
     currency,

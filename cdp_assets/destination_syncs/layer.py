@@ -1,0 +1,191 @@
+"""The one caller of the syncs: what every declared sync wants at its destination, and one run of each, whatever becomes of the others.
+
+What is wanted is decided in transform.py, how it gets there in cdp_resources/activation.py, and what was sent is in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import polars as pl
+
+from cdp_assets.consent.schema import CONSENTS
+from cdp_assets.destination_syncs.spec import SyncSpec
+from cdp_assets.destination_syncs.transform import desired_records, permitted, planned_changes
+from cdp_assets.identity_graph.schema import IDENTIFIERS, IDENTITY_MAP
+from cdp_assets.profiles.schema import TraitColumn, profiles_table
+from cdp_assets.run import Run
+from cdp_assets.segments.schema import SEGMENT_CHANGES
+from cdp_resources import sync_log
+from cdp_resources.activation import SyncRunSummary, retire_sync, run_sync
+from cdp_resources.destinations.batch import SyncStoppedError
+from cdp_resources.ledger import Ledger
+from cdp_resources.locks import exclusive
+from cdp_resources.secrets import MissingSecretError
+
+LAYER = "destination_syncs"
+
+
+@dataclass(frozen=True)
+class SyncFailure:
+    """Why a sync sent nothing, or not everything. `told` is safe to show."""
+
+    sync: str
+    reason: str
+    told: str
+
+
+@dataclass
+class SyncsReport:
+    """What a run did."""
+
+    summaries: list[SyncRunSummary] = field(default_factory=list)
+    """Runs that ended, also those that left rows undelivered."""
+    failures: list[SyncFailure] = field(default_factory=list)
+    retired: list[str] = field(default_factory=list)
+    """Syncs that are no longer declared and met their declared fate."""
+    log_rows: int = 0
+    """Rows that went from the ledger into sync_log."""
+
+    def is_failed(self, sync: str) -> bool:
+        """Whether the sync could not run, or its destination took no more."""
+        return any(each.sync == sync for each in self.failures)
+
+
+class _People:
+    """What syncs read of the lake, each table once."""
+
+    def __init__(self, run: Run, columns: Sequence[TraitColumn]) -> None:
+        self._run, self._columns = run, columns
+
+    @cached_property
+    def profiles(self) -> pl.DataFrame:
+        return self._run.lake.keyed(profiles_table(self._columns)).current()
+
+    @cached_property
+    def members(self) -> pl.DataFrame:
+        """[segment, profile_id]"""
+        log = self._run.lake.keyed(SEGMENT_CHANGES).current()
+        return log.filter(pl.col("change") == "entered").select("segment", "profile_id")
+
+    @cached_property
+    def identifiers(self) -> pl.DataFrame:
+        """[identifier_id, identifier_type, identifier, profile_id] of identifiers that are one person's alone."""
+        own = self._run.lake.keyed(IDENTITY_MAP).current().filter(~pl.col("is_shared")).select("identifier_id", "profile_id")
+        kinds = {kind for sync in self._run.project.syncs for kind in sync.identifier_types}
+        texts = self._run.lake.table(IDENTIFIERS).scan().filter(pl.col("identifier_type").is_in(list(kinds)))
+        named = texts.select("identifier_id", "identifier_type", "identifier")
+        return named.join(own.lazy(), on="identifier_id", how="inner").collect()
+
+    @cached_property
+    def granted(self) -> pl.DataFrame:
+        """[profile_id, purpose] in force: the answers, and the purposes' defaults where there is none."""
+        answers = self._run.lake.keyed(CONSENTS).current()
+        people = self.profiles.select("profile_id")
+        parts = [answers.filter(pl.col("status") == "granted").select("profile_id", "purpose")]
+        for each in self._run.project.consent.purposes:
+            if each.default == "granted":
+                silent = people.join(answers.filter(pl.col("purpose") == each.purpose), on="profile_id", how="anti")
+                parts.append(silent.with_columns(purpose=pl.lit(each.purpose)))
+        return pl.concat(parts)
+
+
+def update(
+    run: Run,
+    columns: Sequence[TraitColumn],
+    run_id: str,
+    only: Collection[str] | None = None,
+    *,
+    allow_removals: Collection[str] = (),
+    retires: bool = False,
+    done: Callable[[], None] = lambda: None,
+) -> SyncsReport:
+    """Run every declared sync, or `only` some; a failing one never keeps another from its run.
+
+    `allow_removals` names syncs that may remove more records than their declaration lets them. `retires` lets syncs that are no
+    longer declared meet their fate: only to be given when config/ was read whole. `done` is called after each sync.
+    """
+    report = SyncsReport()
+    people = _People(run, columns)
+    with Ledger(run.home.ledger) as ledger:
+        for sync in run.project.syncs:
+            if only is None or sync.sync in only:
+                # Held around reading and sending: a run that waited for another must not bring back what that one replaced.
+                waited: list[bool] = []
+                lock = run.home.locks / f"{LAYER}-{sync.sync}.lock"
+                with exclusive(lock, lambda: waited.append(True)):
+                    if waited:
+                        people = _People(run, columns)
+                    _run_one(run, sync, people, ledger, run_id, sync.sync in allow_removals, report)
+                done()
+        if retires:
+            _retire(run, ledger, run_id, report)
+    report.log_rows = sync_log.export(run.home)
+    return report
+
+
+def _run_one(
+    run: Run, sync: SyncSpec, people: _People, ledger: Ledger, run_id: str, allow_removals: bool, report: SyncsReport
+) -> None:
+    try:
+        summary = _send(run, sync, people, ledger, run_id, allow_removals)
+    except (SyncStoppedError, MissingSecretError) as error:
+        reason = error.reason if isinstance(error, SyncStoppedError) else "missing_secret"
+        report.failures.append(SyncFailure(sync.sync, reason, str(error)))
+        return
+    except Exception as error:  # a message that others wrote may hold values: only its type is told
+        report.failures.append(SyncFailure(sync.sync, type(error).__name__, f"failed with {type(error).__name__}"))
+        return
+    report.summaries.append(summary)
+    counts = summary.counts
+    run.say(
+        f"sync {sync.sync} to {summary.destination}: {summary.status}; {counts.upserts:,} to write, {counts.deletes:,} to remove, "
+        f"{counts.delivered:,} delivered, {counts.skipped:,} left out"
+    )
+    if summary.status == "down":
+        told = f"{summary.destination} takes nothing ({summary.reason}); {counts.pending:,} records wait for the next run"
+        report.failures.append(SyncFailure(sync.sync, summary.reason or "down", told))
+
+
+def _send(run: Run, sync: SyncSpec, people: _People, ledger: Ledger, run_id: str, allow_removals: bool) -> SyncRunSummary:
+    destination = run.project.destinations[sync.destination]
+    everybody = people.profiles.select("profile_id")
+    allowed = permitted(everybody, people.granted, sync.required_purposes(destination))
+    denied = everybody.join(allowed, on="profile_id", how="anti")
+    segment = sync.source.segment
+    members = None if segment is None else people.members.filter(pl.col("segment") == segment).select("profile_id")
+    desired = desired_records(sync, people.profiles, people.identifiers, members, allowed)
+    return run_sync(
+        sync.sync,
+        destination.account(run.home.outbox),
+        lambda acknowledged, refused: planned_changes(
+            sync, desired, acknowledged, refused, denied=denied, allow_removals=allow_removals
+        ),
+        ledger=ledger,
+        locks=run.home.locks,
+        run_id=run_id,
+        desired_count=desired.height,
+        on_delete=sync.on_delete,
+        on_wait=lambda: run.say(f"sync {sync.sync}: another run is sending; waiting"),
+    )
+
+
+def _retire(run: Run, ledger: Ledger, run_id: str, report: SyncsReport) -> None:
+    for each in ledger.retired([sync.sync for sync in run.project.syncs]):
+        destination = run.project.destinations.get(each.destination)
+        if destination is None:
+            told = f"was removed, and so was its destination {each.destination}: what it sent stays there"
+            report.failures.append(SyncFailure(each.sync, "no_destination", told))
+            continue
+        try:
+            summary = retire_sync(each, destination.account(run.home.outbox), ledger=ledger, locks=run.home.locks, run_id=run_id)
+        except MissingSecretError as error:
+            report.failures.append(SyncFailure(each.sync, "missing_secret", str(error)))
+            continue
+        if summary is not None and summary.status == "down":
+            told = f"was removed, but {each.destination} takes nothing ({summary.reason}): its records are not removed yet"
+            report.failures.append(SyncFailure(each.sync, summary.reason or "down", told))
+        else:
+            report.retired.append(each.sync)

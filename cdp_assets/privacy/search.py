@@ -1,0 +1,261 @@
+"""Where a person's events and values are: accepted, refused, repeated and not yet read. Reads only.
+
+What counts as a mention is decided in values.py, what becomes of the places in removal.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from cdp_assets.enriched_events.schema import ENRICHED_EVENTS, QUARANTINED_EVENTS
+from cdp_assets.identity_graph.schema import EDGES, EVENT_SUBJECTS, IDENTIFIERS, IDENTITY_MAP, with_profile
+from cdp_assets.privacy.values import Needles, Wanted, as_events, mentions
+from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS, REJECTED_EVENTS
+from cdp_assets.run import Run
+from cdp_resources import json_paths
+from cdp_resources.batch_reader import message_keys, read_lines
+from cdp_resources.inbox import Batch
+from cdp_resources.lake import Table, TableSpec
+
+PLACE = ["batch_seq", "offset"]
+KEYS = ["message_key", "message_key_high"]
+BASE = 1 << 32
+"""A place as one number is batch_seq * BASE + offset."""
+READ_BYTES = 192 * 1024 * 1024
+_CARRIERS = ["user_id", "anonymous_id", "previous_id", "group_id", "traits", "properties", "context"]
+_PLACES = pl.DataFrame(schema={"batch_seq": pl.Int64, "offset": pl.Int64})
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What erasing needs of the layers before: given by whoever composes them, since no layer knows another's code."""
+
+    tables: tuple[TableSpec, ...]
+    """Every table of the lake."""
+    identifiers: Callable[[pl.DataFrame], pl.DataFrame]
+    """The identifiers of events: [batch_seq, offset, position, type_rank, identifier_type, identifier]."""
+    normalisers: Mapping[str, Callable[[str], str | None]]
+    update: Callable[[], None]
+    """Brings every layer up to the inbox, as `cdp run` does."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """Everything found."""
+
+    accepted: pl.DataFrame
+    """[batch_seq, offset, message_key, message_key_high] of raw events."""
+    others_events: int
+    """Of these, how many are not the person's own, but hold one of their values."""
+    rejected: pl.DataFrame
+    """Places of refused rows."""
+    lines: pl.DataFrame
+    """Places of lines of the inbox that are neither accepted nor refused: repeated ones, and those not read yet."""
+    keys: pl.DataFrame
+    """[batch_seq, message_key, message_key_high] of lines not read yet."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.accepted.height or self.rejected.height or self.lines.height)
+
+
+def packed(places: pl.DataFrame) -> list[int]:
+    """Places as single numbers."""
+    return places.select(pl.col("batch_seq") * BASE + pl.col("offset")).to_series().to_list()
+
+
+def unpacked(numbers: Sequence[int]) -> pl.DataFrame:
+    """Places from single numbers."""
+    every = pl.Series("place", list(numbers), dtype=pl.Int64)
+    return pl.DataFrame({"batch_seq": every // BASE, "offset": every % BASE})
+
+
+def own_events(run: Run, profile_ids: Sequence[int]) -> pl.DataFrame:
+    """Places of the events of these profiles, as identity has them now."""
+    identity = run.lake.keyed(IDENTITY_MAP)
+    mine = pl.col("profile_id").is_in(list(profile_ids))
+    rows = identity.current(identity.scan(tiers=["base", "delta"]).filter(mine).select("identifier_id").unique().collect())
+    ids = rows["identifier_id"].unique()
+    subjects = run.lake.table(EVENT_SUBJECTS).scan().filter(pl.col("subject_id").is_in(ids.implode()))
+    return with_profile(subjects.select(*PLACE, "subject_id", "at").collect(), rows).filter(mine).select(PLACE)
+
+
+def spellings(run: Run, layers: Layers, places: pl.DataFrame, wanted: Wanted) -> set[tuple[str, str]]:
+    """The texts that stood where identifiers stand in these events and mean one of the person's identifiers."""
+    known = {(each.identifier_type, each.identifier) for each in wanted.identifiers}
+    events = _at(run.lake.table(RAW_EVENTS), places, _CARRIERS)
+    found: set[tuple[str, str]] = set()
+    for each in run.project.identity.identifiers:
+        for path in each.from_:
+            column, _, rest = path.partition(".")
+            texts = json_paths.extract(events, column, {"value": rest})["value"] if rest else events[column]
+            for text in texts.drop_nulls().unique():
+                if (each.type, layers.normalisers[each.type](text)) in known:
+                    found.add((each.type, text.strip()))
+    return found
+
+
+def holdings(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequence[int], before: Sequence[int]) -> Holdings:
+    """Everything that is the person's or holds one of their values. `before`: places found by an earlier, interrupted pass."""
+    raw = run.lake.table(RAW_EVENTS)
+    own = pl.concat([unpacked(before), own_events(run, profile_ids)]).unique()
+    matched = pl.concat(
+        [
+            _by_identifier(run, layers, wanted),
+            _mentioned(run, wanted.needles),
+            _unattributed(run, layers, wanted, own, profile_ids),
+        ]
+    )
+    every = pl.concat([own, matched.unique()]).unique().sort(PLACE)
+    accepted = _at(raw, every, KEYS)
+    others = matched.unique().join(own, on=PLACE, how="anti").height
+    rejected = _refused(run, layers, wanted)
+    lines, keys = _other_lines(run, layers, wanted, accepted)
+    return Holdings(accepted.select(*PLACE, *KEYS), others, rejected, lines, keys)
+
+
+def _at(table: Table, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """[batch_seq, offset, columns] of the rows at these places."""
+    if places.is_empty():
+        return table.scan([]).select(*PLACE, *columns).collect()
+    rows = table.scan(places["batch_seq"].unique().to_list()).select(*PLACE, *columns)
+    return rows.join(places.select(PLACE).unique().lazy(), on=PLACE, how="semi").collect().sort(PLACE)
+
+
+def _holding(events: pl.DataFrame, layers: Layers, wanted: Wanted) -> pl.DataFrame:
+    """Places of the events that carry one of the identifiers where an identifier stands."""
+    if events.is_empty():
+        return _PLACES
+    pairs = [(each.identifier_type, each.identifier) for each in wanted.identifiers]
+    mine = pl.DataFrame(pairs, schema={"identifier_type": pl.String, "identifier": pl.String}, orient="row")
+    return layers.identifiers(events).join(mine, on=["identifier_type", "identifier"], how="semi").select(PLACE).unique()
+
+
+def _by_identifier(run: Run, layers: Layers, wanted: Wanted) -> pl.DataFrame:
+    """Events of anybody that carry one of the identifiers. Edges tell in which batches such events can be that are not the person's own."""
+    ids = [each.identifier_id for each in wanted.identifiers]
+    edges = run.lake.table(EDGES).scan()
+    ends = [pl.col(end).is_in(ids) for end in ("centre_id", "leaf_id")]
+    seqs = edges.filter(ends[0] != ends[1]).select("batch_seq").unique().collect()["batch_seq"].to_list()
+    enriched = run.lake.table(ENRICHED_EVENTS)
+    found = [_PLACES]
+    for seq in range(0, len(seqs), 64):
+        events = enriched.scan(sorted(seqs)[seq : seq + 64]).select(*PLACE, *_CARRIERS).collect()
+        found.append(_holding(events, layers, wanted))
+    return pl.concat(found)
+
+
+def _mentioned(run: Run, needles: Needles) -> pl.DataFrame:
+    """Events of anybody in which one of the values stands anywhere, as it came or as an enrichment read it."""
+    if not needles:
+        return _PLACES
+    raw = run.lake.table(RAW_EVENTS)
+    enriched = next(each for each in (run.lake.table(ENRICHED_EVENTS),))
+    found = [_PLACES]
+    for table, skipped in ((raw, _CARRIERS), (enriched, _CARRIERS)):
+        columns = [name for name, dtype in _stored(table).items() if dtype == pl.String and name not in skipped]
+        candidates = table.scan().select(*PLACE, *columns).filter(pl.any_horizontal(needles.maybe(name) for name in columns))
+        found.append(mentions(candidates.collect(), columns, needles).select(PLACE))
+    return pl.concat(found)
+
+
+def _stored(table: Table) -> Mapping[str, pl.DataType]:
+    return table.spec.schema
+
+
+def _unattributed(run: Run, layers: Layers, wanted: Wanted, own: pl.DataFrame, profile_ids: Sequence[int]) -> pl.DataFrame:
+    """Accepted events that identity has not seen: blocked by the tracking plan, or newer than it; by identifier, or by their subject."""
+    raw, cursor = run.lake.table(RAW_EVENTS), run.lake.keyed(IDENTITY_MAP).cursor
+    blocked = run.lake.table(QUARANTINED_EVENTS).scan().select(PLACE).collect()
+    columns = [*_CARRIERS, "timestamp"]
+    events = pl.concat(
+        [_at(raw, blocked, columns), raw.scan().filter(pl.col("batch_seq") > cursor).select(*PLACE, *columns).collect()]
+    ).unique(PLACE)
+    if events.is_empty():
+        return _PLACES
+    by_subject = _subjects(run, layers.identifiers(events), events)
+    identity = run.lake.keyed(IDENTITY_MAP).current(by_subject.select(pl.col("subject_id").alias("identifier_id")).unique())
+    mine = with_profile(by_subject, identity).filter(pl.col("profile_id").is_in(list(profile_ids)))
+    _ = own
+    return pl.concat([_holding(events, layers, wanted), mine.select(PLACE)])
+
+
+def _subjects(run: Run, listed: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """[batch_seq, offset, subject_id, at] of events that identity has not seen, as far as their subject has a number."""
+    order = pl.col("identifier_type").replace_strict({"user_id": 0, "anonymous_id": 1}, default=2, return_dtype=pl.Int64)
+    first = listed.with_columns(order=order).sort(*PLACE, "order", "position").unique(PLACE, keep="first")
+    names = (
+        run.lake.table(IDENTIFIERS).scan().select("identifier_type", "identifier", pl.col("identifier_id").alias("subject_id"))
+    )
+    numbered = first.lazy().join(names, on=["identifier_type", "identifier"], how="inner").collect()
+    return numbered.join(events.select(*PLACE, pl.col("timestamp").alias("at")), on=PLACE).select(*PLACE, "subject_id", "at")
+
+
+def _refused(run: Run, layers: Layers, wanted: Wanted) -> pl.DataFrame:
+    rows = run.lake.table(REJECTED_EVENTS).scan().select(*PLACE, "payload").collect()
+    return _refused_holding(rows, layers, wanted)
+
+
+def _refused_holding(rows: pl.DataFrame, layers: Layers, wanted: Wanted) -> pl.DataFrame:
+    """Places of refused texts: read as far as they can be, else one of the values stands in them as a word."""
+    if rows.is_empty():
+        return _PLACES
+    events = as_events(rows)
+    readable = events.filter(pl.col("is_readable"))
+    return pl.concat(
+        [
+            _holding(readable, layers, wanted),
+            mentions(events, ["payload"], wanted.needles).select(PLACE),
+            mentions(events.filter(~pl.col("is_readable")), ["payload"], wanted.words).select(PLACE),
+        ]
+    ).unique()
+
+
+def _other_lines(run: Run, layers: Layers, wanted: Wanted, accepted: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Lines of the inbox that no table has: copies of messages that were there already, and batches that were not read yet."""
+    raw, rejected = run.lake.table(RAW_EVENTS), run.lake.table(REJECTED_EVENTS)
+    counts = run.lake.table(IMPORT_BATCHES).scan().group_by("batch_seq").agg(pl.col("duplicates").sum()).collect()
+    repeated = set(counts.filter(pl.col("duplicates") > 0)["batch_seq"].to_list())
+    batches = [each for each in run.inbox.batches() if each.batch_seq > raw.cursor or each.batch_seq in repeated]
+    places, keys = [_PLACES], [pl.DataFrame(schema={"batch_seq": pl.Int64, **dict.fromkeys(KEYS, pl.Int64)})]
+    for chunk in _chunks(run, batches):
+        lines = read_lines([(each.batch_seq, run.inbox.path(each)) for each in chunk])
+        seqs = [each.batch_seq for each in chunk]
+        known = pl.concat([table.scan(seqs).select(PLACE).collect() for table in (raw, rejected)])
+        lines = lines.filter(pl.col("reason").is_null() | (pl.col("reason") != "erased")).join(known, on=PLACE, how="anti")
+        refused = lines.filter(pl.col("reason").is_not_null())
+        sent = lines.filter(pl.col("reason").is_null())
+        low, high = message_keys(sent["source"], sent["message_id"].fill_null(""))
+        sent = sent.with_columns(low.alias(KEYS[0]), high.alias(KEYS[1]))
+        named = sent.filter(pl.col("message_id").fill_null("") != "")
+        found = pl.concat(
+            [
+                named.join(accepted, on=KEYS, how="semi").select(PLACE),
+                _holding(sent.select(*PLACE, *_CARRIERS), layers, wanted),
+                mentions(
+                    sent.filter(wanted.needles.maybe("payload")) if wanted.needles else sent.clear(), ["payload"], wanted.needles
+                ).select(PLACE),
+                _refused_holding(refused.select(*PLACE, "payload"), layers, wanted),
+            ]
+        ).unique()
+        places.append(found)
+        fresh = named.filter(pl.col("batch_seq") > raw.cursor).join(found, on=PLACE, how="semi")
+        keys.append(fresh.select("batch_seq", *KEYS))
+    return pl.concat(places), pl.concat(keys)
+
+
+def _chunks(run: Run, batches: Sequence[Batch]) -> Iterator[list[Batch]]:
+    chunk: list[Batch] = []
+    size = 0
+    for batch in batches:
+        length = run.inbox.path(batch).stat().st_size
+        if chunk and size + length > READ_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(batch)
+        size += length
+    if chunk:
+        yield chunk

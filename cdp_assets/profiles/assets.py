@@ -1,0 +1,55 @@
+"""profiles as an asset. What it holds is computed in layer.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from cdp_assets.assets import open_run, row_count, safely_told, table_asset, views_of
+from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
+from cdp_assets.identity_graph.schema import IDENTITY_MAP
+from cdp_assets.pipeline import profile_columns
+from cdp_assets.profiles import checks
+from cdp_assets.profiles.layer import update
+from cdp_assets.profiles.schema import LAYER, PROFILES, profiles_table
+from cdp_assets.project import Project
+from cdp_resources.resources import CdpResource
+
+
+def build(project: Project) -> Sequence[dg.AssetsDefinition]:
+    """The assets of this layer."""
+    columns = profile_columns(project)
+    traits = [each for each in columns if each.is_shown]
+    spec = table_asset(
+        LAYER,
+        PROFILES.name,
+        "One row for each person with every declared trait, such as orders, revenue and favourite genre. What segments are made "
+        "of, and what destinations are told.",
+        view=views_of(project)[PROFILES.name],
+        deps=[[ENRICHED_EVENTS.layer, ENRICHED_EVENTS.name], [IDENTITY_MAP.layer, IDENTITY_MAP.name]],
+        code_version=f"{project.digest('profiles'):x}",
+    )
+
+    @dg.multi_asset(name=LAYER, specs=[spec], check_specs=checks.SPECS)
+    def profiles(
+        context: dg.AssetExecutionContext, cdp: CdpResource
+    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+        with safely_told(LAYER):
+            run = open_run(cdp, project, context)
+            report = update(run, columns)
+            table = run.lake.keyed(profiles_table(columns))
+            yield dg.MaterializeResult(
+                asset_key=[LAYER, PROFILES.name],
+                metadata={
+                    "dagster/row_count": row_count(table),
+                    "people_computed": report.computed,
+                    "people_changed": report.changed,
+                    "is_rebuild": report.is_rebuild,
+                    "traits": len(traits),
+                    "as_of": run.as_of.isoformat(),
+                },
+            )
+            yield from checks.check(run, columns)
+
+    return [profiles]

@@ -1,0 +1,50 @@
+"""Checks of profiles: what rows promise, and that everybody in identity_map has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+import pandera.polars as pa
+import polars as pl
+
+from cdp_assets.assets import row_count
+from cdp_assets.checks import check_promises, promises_spec, result
+from cdp_assets.identity_graph.schema import IDENTITY_MAP
+from cdp_assets.profiles.schema import PROFILES, TraitColumn, profiles_table
+from cdp_assets.run import Run
+from cdp_assets.validation import promises, rule
+
+EVERYBODY = "everybody_has_a_profile"
+
+SPECS = (
+    promises_spec(PROFILES),
+    dg.AssetCheckSpec(
+        EVERYBODY,
+        asset=dg.AssetKey([PROFILES.layer, PROFILES.name]),
+        description="There are at most as many profiles as people in identity_map, and at least as many as nine tenths of them: "
+        "only people without an event of their own have none.",
+    ),
+)
+
+
+def profiles(columns: Sequence[TraitColumn]) -> pa.DataFrameSchema:
+    """The promises of profiles with these columns."""
+    return promises(
+        profiles_table(columns),
+        nullable=[each.name for each in columns],
+        checks={each.name: pa.Check.ge(0) for each in columns if each.kind == "count"},
+        rules=[rule("first_seen_is_not_after_last_seen", pl.col("first_seen_at") <= pl.col("last_seen_at"))],
+        unique=["profile_id"],
+    )
+
+
+def check(run: Run, columns: Sequence[TraitColumn]) -> Iterator[dg.AssetCheckResult]:
+    """The outcomes after a run."""
+    spec = profiles_table(columns)
+    yield check_promises(run, spec, profiles(columns))
+    identity = run.lake.keyed(IDENTITY_MAP)
+    people = identity.current().select(pl.col("profile_id").n_unique()).item()
+    count = row_count(run.lake.keyed(spec))
+    is_fine = 0.9 * people <= count <= people
+    yield result(spec, EVERYBODY, is_fine, {"people": people, "profiles": count}, warns=True)
