@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from cdp_assets import contract, pipeline
 from cdp_assets.project import Project
 from cdp_cli import demo_home
 from cdp_cli.demo_home import IN_USE, Demo, refuse_to_wait
@@ -27,6 +28,7 @@ from cdp_cli.processes import Program, ProgramFailedError, interruptible, stop_a
 from cdp_resources import clock
 from cdp_resources.home import REPOSITORY, Home, config_dir
 from cdp_resources.locks import exclusive
+from cdp_resources.warehouse import Warehouse
 from demo import outcome, stand_ins
 from demo.player import Played, PlayerError, play
 from demo.shop import Truth, shop
@@ -38,6 +40,8 @@ HISTORY_ROWS = 69_659
 _SEED = 1
 _CONNECTIONS = 4
 _START_SECONDS = 60.0
+_PRINTED_WIDTH = 120
+"""Columns of the summary where no terminal says how wide it is."""
 
 
 class DemoError(click.ClickException):
@@ -62,7 +66,7 @@ class Steps:
             yield step
         self.seconds[name] = time.monotonic() - started
         result = f": {step.result}" if step.result else ""
-        self._console.print(f"  {name}{result} ({self.seconds[name]:.1f} s)", highlight=False, markup=False)
+        self._console.print(f"  {name}{result} ({self.seconds[name]:.1f} s)", highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass
@@ -115,7 +119,7 @@ def demo(events: int, keep: bool) -> None:
             this = Demo(_SEED, events, clock.now().replace(microsecond=0))
             demo_home.start_over(home, this)
         console = Console(stderr=True)
-        console.print(f"The demo shop: {this.events:,} messages of sixty days. Data goes to {home.root}", highlight=False)
+        console.print(f"The demo shop: {this.events:,} messages of sixty days. Data goes to {home.root}", highlight=False, soft_wrap=True)
         steps = Steps(console)
         programs: list[Program] = []
         with interruptible():
@@ -156,13 +160,13 @@ def _play_all(home: Home, project: Project, this: Demo, steps: Steps, programs: 
         graph = Program("cdp run", ["-m", "cdp_cli.main", "run"], environment, lambda _, line: step.say(line))
         programs.append(graph)
         graph.finish()
-    with open_warehouse(home, project) as warehouse:
+    with Warehouse(home, pipeline.tables(project), contract.views(project, pipeline.profile_columns(project))) as warehouse:
         summary = outcome.gather(warehouse.frame, project, history.truth, since, steps.seconds, _next_steps(history.truth))
     arrived = outcome.arrivals(home, project, None if is_repeated else stand_ins.received(vendor_url))
-    out = Console()
+    out = Console() if sys.stdout.isatty() else Console(width=_PRINTED_WIDTH)
     out.print()
     out.print(rendered(summary))
-    out.print("\nAsked of the destinations themselves:", *outcome.told(arrived), sep="\n", highlight=False, markup=False)
+    out.print("\nAsked of the destinations themselves:", *outcome.told(arrived), sep="\n", highlight=False, markup=False, soft_wrap=True)
     _must_agree(summary, played, arrived, is_repeated=is_repeated)
 
 
@@ -203,7 +207,7 @@ def _next_steps(truth: Truth) -> dict[str, str]:
     cdp = "cdp" if shutil.which("cdp") else os.path.relpath(Path(sys.executable).parent / "cdp")
     steps = {
         f"{cdp} dev": "the collector and Dagster's UI on this data: the graph, its runs, checks and sensors",
-        f'{cdp} query "select * from mart_attribution_by_channel"': "every table in SQL",
+        f'{cdp} query "show tables"': "every table in SQL",
         f'{cdp} query "from segment_members limit 5"': "who is in which segment",
     }
     if person is not None:

@@ -22,6 +22,9 @@ from cdp_resources.warehouse import View, ViewColumn
 PROJECT = REPOSITORY / "dbt"
 TARGET = PROJECT / "target"
 MANIFEST = TARGET / "manifest.json"
+"""What Dagster reads."""
+PARSED = TARGET / "partial_parse.msgpack"
+"""The same for dbt: read back from JSON, its generic tests have lost their arguments."""
 BUILD_VARIABLE = "CDP_MARTS_BUILD"
 """Environment variable of profiles.yml: the DuckDB file of the build. Its name is part of the manifest: always `marts.duckdb`."""
 _TYPES = {
@@ -88,6 +91,7 @@ def ensure_manifest(locks: Path) -> Path:
                 try:
                     invoke(["parse"], fresh, fresh / MARTS_NAME)
                     os.utime(fresh / MANIFEST.name, ns=(newest, newest))
+                    (fresh / PARSED.name).replace(PARSED)
                     (fresh / MANIFEST.name).replace(MANIFEST)
                 finally:
                     shutil.rmtree(fresh, ignore_errors=True)
@@ -105,31 +109,24 @@ def _is_current() -> bool:
     return all(path.stat().st_mtime_ns <= parsed for path in _sources(PROJECT))
 
 
-def invoke(arguments: Sequence[str], target: Path, build: Path, manifest: Path | None = None) -> list[NodeResult]:
+def invoke(arguments: Sequence[str], target: Path, build: Path, parsed: Path | None = None) -> list[NodeResult]:
     """Run dbt with these arguments in this process; what became of each node. Raises DbtError when dbt could not begin.
 
-    `target` takes dbt's artefacts and log, `build` is the DuckDB file. With `manifest` the project is not parsed.
+    `target` takes dbt's artefacts and log, `build` is the DuckDB file. With `parsed` the project is not parsed.
     """
     target.mkdir(parents=True, exist_ok=True)
     with _environment(build, target):
         from dbt.cli.main import dbtRunner
-        from dbt.contracts.graph.manifest import Manifest, WritableManifest
+        from dbt.contracts.graph.manifest import Manifest
+        from dbt.parser.manifest import extended_mashumuro_decoder
 
-        parsed = (
-            None if manifest is None else Manifest.from_writable_manifest(WritableManifest.read_and_check_versions(str(manifest)))
-        )
-        places = [
-            "--project-dir",
-            str(PROJECT),
-            "--profiles-dir",
-            str(PROJECT),
-            "--target-path",
-            str(target),
-            "--log-path",
-            str(target),
-        ]
+        manifest = None
+        if parsed is not None:
+            manifest = Manifest.from_msgpack(parsed.read_bytes(), decoder=extended_mashumuro_decoder)
+        folders = {"--project-dir": PROJECT, "--profiles-dir": PROJECT, "--target-path": target, "--log-path": target}
+        places = [text for name, folder in folders.items() for text in (name, str(folder))]
         quiet = ["--quiet", "--no-use-colors", "--no-send-anonymous-usage-stats", "--no-version-check"]
-        outcome = dbtRunner(manifest=parsed).invoke([*quiet, arguments[0], *places, *arguments[1:]])
+        outcome = dbtRunner(manifest=manifest).invoke([*quiet, arguments[0], *places, *arguments[1:]])
         _disconnect()
     if outcome.exception is not None:
         raise DbtError(f"dbt {arguments[0]}: {outcome.exception}")

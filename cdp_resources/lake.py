@@ -271,6 +271,17 @@ class Table:
         self.handle.cleanup_metadata()
 
 
+def _differing(new: pl.DataFrame, old: pl.DataFrame, keys: list[str], columns: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows that only one of two frames has; rows that stand in both, but not equally often, differ too."""
+    if any(frame.select(keys).is_duplicated().any() for frame in (new, old)):
+        new, old = (frame.group_by(columns).agg(pl.len().alias(" times")) for frame in (new, old))
+        columns = [*columns, " times"]
+    return (
+        new.join(old, on=columns, how="anti", nulls_equal=True),
+        old.join(new, on=columns, how="anti", nulls_equal=True),
+    )
+
+
 class KeyedTable(Table):
     """Rows by key in append-only versions: `base` holds each key once, `delta` what came since, `history` what was superseded."""
 
@@ -321,8 +332,7 @@ class KeyedTable(Table):
         names, columns = list(self.spec.keys), list(self.spec.columns)
         new = rows.select(pl.col(name).cast(dtype) for name, dtype in self.spec.columns.items())
         old = new.clear() if is_first else self.current(touched)
-        added = new.join(old, on=columns, how="anti", nulls_equal=True)
-        gone = old.join(new, on=columns, how="anti", nulls_equal=True)
+        added, gone = _differing(new, old, names, columns)
         changed = pl.concat([added.select(names), gone.select(names)]).unique()
         version = self.newest_version + 1
         written = new.join(changed, on=names, how="semi")

@@ -24,8 +24,8 @@ from demo.summary import DemoSummary, SourceCounts, SyncCounts, identity_score
 Ask = Callable[[str], pl.DataFrame]
 """Answers a query over the tables."""
 
-UNKNOWN_CHANNEL = "(no touch)"
-"""Value of conversions that no visit came before."""
+UNKNOWN_CHANNEL = "(none)"
+"""Where conversions are counted that no visit came before."""
 
 
 @dataclass(frozen=True)

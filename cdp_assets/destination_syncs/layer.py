@@ -8,19 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Event
 
 import polars as pl
 
+from cdp_assets.by_profile import RULES
 from cdp_assets.consent.schema import CONSENTS
 from cdp_assets.destination_syncs.spec import SyncSpec
 from cdp_assets.destination_syncs.transform import desired_records, permitted, planned_changes
 from cdp_assets.identity_graph.schema import IDENTIFIERS, IDENTITY_MAP
 from cdp_assets.profiles.schema import TraitColumn, profiles_table
+from cdp_assets.project import Part
 from cdp_assets.run import Run
 from cdp_assets.segments.schema import SEGMENT_CHANGES
 from cdp_resources import sync_log
 from cdp_resources.activation import SyncRunSummary, retire_sync, run_sync
 from cdp_resources.destinations.batch import SyncStoppedError
+from cdp_resources.lake import TableSpec
 from cdp_resources.ledger import Ledger
 from cdp_resources.locks import exclusive
 from cdp_resources.secrets import MissingSecretError
@@ -92,6 +96,16 @@ class _People:
         return pl.concat(parts)
 
 
+def not_ready(run: Run, columns: Sequence[TraitColumn]) -> list[str]:
+    """The tables that syncs read and that were not computed under today's declarations: what they lack would be removed."""
+    parts: list[tuple[TableSpec, Part]] = [
+        (CONSENTS, "consent"),
+        (profiles_table(columns), "profiles"),
+        (SEGMENT_CHANGES, "segments"),
+    ]
+    return [spec.full_name for spec, part in parts if run.lake.keyed(spec).mark(RULES) != run.project.digest(part)]
+
+
 def update(
     run: Run,
     columns: Sequence[TraitColumn],
@@ -113,10 +127,10 @@ def update(
         for sync in run.project.syncs:
             if only is None or sync.sync in only:
                 # Held around reading and sending: a run that waited for another must not bring back what that one replaced.
-                waited: list[bool] = []
+                waited = Event()
                 lock = run.home.locks / f"{LAYER}-{sync.sync}.lock"
-                with exclusive(lock, lambda: waited.append(True)):
-                    if waited:
+                with exclusive(lock, waited.set):
+                    if waited.is_set():
                         people = _People(run, columns)
                     _run_one(run, sync, people, ledger, run_id, sync.sync in allow_removals, report)
                 done()

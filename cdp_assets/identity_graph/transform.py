@@ -19,7 +19,7 @@ from cdp_assets.identity_graph.spec import IdentitySpec
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 _MAP = ["identifier_id", "component", "profile_id", "is_shared", "valid_from", "valid_to"]
-FEW_PEOPLE = 32
+MANY_EDGES = 256
 OFFSET_BITS, POSITION_BITS = 28, 8
 """A place and a position in one whole number, for one comparison instead of three: batches up to 2^27 of up to 2^28 lines."""
 
@@ -173,86 +173,96 @@ def _constrained(members: Ints, left: Ints, right: Ints, types: Ints, spec: Iden
 
 def _merges(place: Ints, centre: Ints, leaf: Ints, ids: Ints, profile: Ints, born: Ints) -> pl.DataFrame:
     """Edges that unite two groups which both had a member before the edge's event, in order of receipt."""
-    event = place >> POSITION_BITS
-    is_new_centre = (born[centre] >> POSITION_BITS) == event
-    is_new_leaf = (born[leaf] >> POSITION_BITS) == event
-    # A newborn joins its first neighbour without a merge; what it brings together after that merges.
-    anchors = np.flatnonzero(is_new_centre & ~is_new_leaf)
-    is_first = np.concatenate([[True], event[anchors][1:] != event[anchors][:-1]])[: len(anchors)]
-    joins = is_new_leaf
-    joins[anchors[is_first]] = True
-    label = _components(len(ids), centre[joins], leaf[joins])
-    root = _lowest(label)
-    rest = np.flatnonzero(~joins)
-    left, right = root[label[centre[rest]]], root[label[leaf[rest]]]
-    differ = left != right
-    index, high, low = _united(rest[differ], left[differ], right[differ], profile)
-    where = place[index] >> POSITION_BITS
+    event, birth = place >> POSITION_BITS, born >> POSITION_BITS
+    slow = _one_by_one(profile, birth, centre)[centre]
+    parts = [
+        (np.flatnonzero(chosen), unite(event[chosen], centre[chosen], leaf[chosen], profile, birth))
+        for chosen, unite in ((~slow, _united), (slow, _united_one_by_one))
+    ]
+    index = np.concatenate([rows[found[0]] for rows, found in parts])
+    order = np.argsort(index)
+    index = index[order]
+    high, low = (np.concatenate([found[side] for _, found in parts])[order] for side in (1, 2))
     return pl.DataFrame(
         {
             "profile_id": profile[centre[index]],
             "from_profile_id": ids[high],
             "into_profile_id": ids[low],
-            "batch_seq": where >> OFFSET_BITS,
-            "offset": where & ((1 << OFFSET_BITS) - 1),
+            "batch_seq": event[index] >> OFFSET_BITS,
+            "offset": event[index] & ((1 << OFFSET_BITS) - 1),
             "centre_id": ids[centre[index]],
             "leaf_id": ids[leaf[index]],
         }
     )
 
 
-def _united(index: Ints, left: Ints, right: Ints, profile: Ints) -> tuple[Ints, Ints, Ints]:
-    """The edges, in order, that unite two groups, with the lowest node of both: the higher one, the lower one.
+def _one_by_one(profile: Ints, birth: Ints, centre: Ints) -> Flags:
+    """By node, whether its person is solved edge by edge: there are very many edges, or ids that are not in order of receipt, as after a change of rules."""
+    people, of = np.unique(profile, return_inverse=True)
+    slow = np.bincount(of[centre], minlength=len(people)) > MANY_EDGES
+    order = np.lexsort((np.arange(len(profile)), of))
+    falls = (of[order][1:] == of[order][:-1]) & (birth[order][1:] < birth[order][:-1])
+    slow[of[order][1:][falls]] = True
+    return slow[of]
+
+
+def _united(event: Ints, centre: Ints, leaf: Ints, profile: Ints, birth: Ints) -> tuple[Ints, Ints, Ints]:
+    """The edges that merge two groups, with the lowest node of both: the higher one, the lower one.
 
     People do not depend on each other, so the first edges of all of them are taken at once, then the second ones, and so on.
     """
+    is_new_centre, joins = birth[centre] == event, birth[leaf] == event
+    # A newborn joins its first neighbour without a merge; what it brings together after that merges.
+    anchors = np.flatnonzero(is_new_centre & ~joins)
+    joins[anchors[np.concatenate([[True], event[anchors][1:] != event[anchors][:-1]])[: len(anchors)]]] = True
+    label = _components(len(profile), centre[joins], leaf[joins])
+    root = _lowest(label)
+    rest = np.flatnonzero(~joins)
+    left, right = root[label[centre[rest]]], root[label[leaf[rest]]]
+    rest, left, right = (each[left != right] for each in (rest, left, right))
     parent = np.arange(len(profile), dtype=np.int64)
     order = np.argsort(profile[left], kind="stable")
     _, starts, counts = np.unique(profile[left][order], return_index=True, return_counts=True)
-    found: list[tuple[Ints, Ints, Ints]] = []
+    found: list[tuple[Ints, Ints, Ints]] = [(rest[:0], rest[:0], rest[:0])]
     turn = 0
-    while len(starts) > FEW_PEOPLE:
+    while len(starts):
         edge = order[starts + turn]
         one, other = _roots(parent, left[edge]), _roots(parent, right[edge])
         parent[left[edge]], parent[right[edge]] = one, other
         unites = one != other
         low, high = np.minimum(one, other)[unites], np.maximum(one, other)[unites]
         parent[high] = low
-        found.append((index[edge[unites]], high, low))
+        found.append((rest[edge[unites]], high, low))
         turn += 1
         more = counts > turn
         starts, counts = starts[more], counts[more]
-    rest = np.concatenate(
-        [order[start + turn : start + count] for start, count in zip(starts, counts, strict=True)] or [order[:0]]
-    )
-    found.append(_united_one_by_one(parent, index[rest], left[rest], right[rest]))
-    merged = np.concatenate([each[0] for each in found])
-    in_order = np.argsort(merged)
-    return (
-        merged[in_order],
-        np.concatenate([each[1] for each in found])[in_order],
-        np.concatenate([each[2] for each in found])[in_order],
-    )
+    return tuple(np.concatenate(side) for side in zip(*found, strict=True))  # type: ignore[return-value]
 
 
-def _united_one_by_one(parent: Ints, index: Ints, left: Ints, right: Ints) -> tuple[Ints, Ints, Ints]:
-    """The same for the few people who have very many edges."""
-    up = dict(zip(left.tolist(), _roots(parent, left).tolist(), strict=True))
-    up |= dict(zip(right.tolist(), _roots(parent, right).tolist(), strict=True))
+def _united_one_by_one(event: Ints, centre: Ints, leaf: Ints, profile: Ints, birth: Ints) -> tuple[Ints, Ints, Ints]:
+    """The same, one edge after the other."""
+    _ = profile
+    up: dict[int, int] = {}
+    first: dict[int, int] = {}
     rows: list[tuple[int, int, int]] = []
 
     def root(node: int) -> int:
-        while (above := up.get(node, node)) != node:
-            up[node] = up.get(above, above)
+        while (above := up.setdefault(node, node)) != node:
+            up[node] = up[above]
             node = above
         return node
 
-    for number, a, b in zip(index.tolist(), left.tolist(), right.tolist(), strict=True):
+    earliest = birth.tolist() if len(event) else []
+    for number, (when, a, b) in enumerate(zip(event.tolist(), centre.tolist(), leaf.tolist(), strict=True)):
         one, other = root(a), root(b)
-        if one != other:
-            low, high = min(one, other), max(one, other)
-            up[high] = low
+        if one == other:
+            continue
+        low, high = min(one, other), max(one, other)
+        older = [first.setdefault(each, earliest[each]) for each in (low, high)]
+        if max(older) < when:
             rows.append((number, high, low))
+        up[high] = low
+        first[low] = min(older)
     columns = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return columns[:, 0], columns[:, 1], columns[:, 2]
 

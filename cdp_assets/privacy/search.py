@@ -25,7 +25,9 @@ KEYS = ["message_key", "message_key_high"]
 BASE = 1 << 32
 """A place as one number is batch_seq * BASE + offset."""
 READ_BYTES = 192 * 1024 * 1024
-_CARRIERS = ["user_id", "anonymous_id", "previous_id", "group_id", "traits", "properties", "context"]
+CARRIERS = ["user_id", "anonymous_id", "previous_id", "group_id", "traits", "properties", "context"]
+_ELSEWHERE = (*CARRIERS, "batch_id", "source", "type", "violations")
+"""Text columns that hold nothing but parts of the payload, or nothing of people."""
 _PLACES = pl.DataFrame(schema={"batch_seq": pl.Int64, "offset": pl.Int64})
 
 
@@ -86,7 +88,7 @@ def own_events(run: Run, profile_ids: Sequence[int]) -> pl.DataFrame:
 def spellings(run: Run, layers: Layers, places: pl.DataFrame, wanted: Wanted) -> set[tuple[str, str]]:
     """The texts that stood where identifiers stand in these events and mean one of the person's identifiers."""
     known = {(each.identifier_type, each.identifier) for each in wanted.identifiers}
-    events = _at(run.lake.table(RAW_EVENTS), places, _CARRIERS)
+    events = rows_at(run.lake.table(RAW_EVENTS), places, CARRIERS)
     found: set[tuple[str, str]] = set()
     for each in run.project.identity.identifiers:
         for path in each.from_:
@@ -105,19 +107,19 @@ def holdings(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequence[int
     matched = pl.concat(
         [
             _by_identifier(run, layers, wanted),
-            _mentioned(run, wanted.needles),
-            _unattributed(run, layers, wanted, own, profile_ids),
+            _mentioned(run, layers, wanted.needles),
+            _unattributed(run, layers, wanted, profile_ids),
         ]
     )
     every = pl.concat([own, matched.unique()]).unique().sort(PLACE)
-    accepted = _at(raw, every, KEYS)
+    accepted = rows_at(raw, every, KEYS)
     others = matched.unique().join(own, on=PLACE, how="anti").height
     rejected = _refused(run, layers, wanted)
     lines, keys = _other_lines(run, layers, wanted, accepted)
     return Holdings(accepted.select(*PLACE, *KEYS), others, rejected, lines, keys)
 
 
-def _at(table: Table, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+def rowsrows_at(table: Table, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """[batch_seq, offset, columns] of the rows at these places."""
     if places.is_empty():
         return table.scan([]).select(*PLACE, *columns).collect()
@@ -143,43 +145,39 @@ def _by_identifier(run: Run, layers: Layers, wanted: Wanted) -> pl.DataFrame:
     enriched = run.lake.table(ENRICHED_EVENTS)
     found = [_PLACES]
     for seq in range(0, len(seqs), 64):
-        events = enriched.scan(sorted(seqs)[seq : seq + 64]).select(*PLACE, *_CARRIERS).collect()
+        events = enriched.scan(sorted(seqs)[seq : seq + 64]).select(*PLACE, *CARRIERS).collect()
         found.append(_holding(events, layers, wanted))
     return pl.concat(found)
 
 
-def _mentioned(run: Run, needles: Needles) -> pl.DataFrame:
+def _mentioned(run: Run, layers: Layers, needles: Needles) -> pl.DataFrame:
     """Events of anybody in which one of the values stands anywhere, as it came or as an enrichment read it."""
     if not needles:
         return _PLACES
-    raw = run.lake.table(RAW_EVENTS)
-    enriched = next(each for each in (run.lake.table(ENRICHED_EVENTS),))
     found = [_PLACES]
-    for table, skipped in ((raw, _CARRIERS), (enriched, _CARRIERS)):
-        columns = [name for name, dtype in _stored(table).items() if dtype == pl.String and name not in skipped]
-        candidates = table.scan().select(*PLACE, *columns).filter(pl.any_horizontal(needles.maybe(name) for name in columns))
+    for spec in layers.tables:
+        if spec.name not in (RAW_EVENTS.name, ENRICHED_EVENTS.name):
+            continue
+        columns = [name for name, dtype in spec.columns.items() if dtype == pl.String and name not in _ELSEWHERE]
+        candidates = run.lake.table(spec).scan().select(*PLACE, *columns)
+        candidates = candidates.filter(pl.any_horizontal(needles.maybe(name) for name in columns))
         found.append(mentions(candidates.collect(), columns, needles).select(PLACE))
     return pl.concat(found)
 
 
-def _stored(table: Table) -> Mapping[str, pl.DataType]:
-    return table.spec.schema
-
-
-def _unattributed(run: Run, layers: Layers, wanted: Wanted, own: pl.DataFrame, profile_ids: Sequence[int]) -> pl.DataFrame:
+def _unattributed(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequence[int]) -> pl.DataFrame:
     """Accepted events that identity has not seen: blocked by the tracking plan, or newer than it; by identifier, or by their subject."""
     raw, cursor = run.lake.table(RAW_EVENTS), run.lake.keyed(IDENTITY_MAP).cursor
     blocked = run.lake.table(QUARANTINED_EVENTS).scan().select(PLACE).collect()
-    columns = [*_CARRIERS, "timestamp"]
+    columns = [*CARRIERS, "timestamp"]
     events = pl.concat(
-        [_at(raw, blocked, columns), raw.scan().filter(pl.col("batch_seq") > cursor).select(*PLACE, *columns).collect()]
+        [rows_at(raw, blocked, columns), raw.scan().filter(pl.col("batch_seq") > cursor).select(*PLACE, *columns).collect()]
     ).unique(PLACE)
     if events.is_empty():
         return _PLACES
     by_subject = _subjects(run, layers.identifiers(events), events)
     identity = run.lake.keyed(IDENTITY_MAP).current(by_subject.select(pl.col("subject_id").alias("identifier_id")).unique())
     mine = with_profile(by_subject, identity).filter(pl.col("profile_id").is_in(list(profile_ids)))
-    _ = own
     return pl.concat([_holding(events, layers, wanted), mine.select(PLACE)])
 
 
@@ -234,7 +232,7 @@ def _other_lines(run: Run, layers: Layers, wanted: Wanted, accepted: pl.DataFram
         found = pl.concat(
             [
                 named.join(accepted, on=KEYS, how="semi").select(PLACE),
-                _holding(sent.select(*PLACE, *_CARRIERS), layers, wanted),
+                _holding(sent.select(*PLACE, *CARRIERS), layers, wanted),
                 mentions(
                     sent.filter(wanted.needles.maybe("payload")) if wanted.needles else sent.clear(), ["payload"], wanted.needles
                 ).select(PLACE),

@@ -73,10 +73,10 @@ def plain(nodes: pl.DataFrame, edges: pl.DataFrame) -> tuple[dict[int, int], lis
     return {each: min(group[each]) for each in kind}, merges, shared
 
 
-@pytest.mark.parametrize("few", [0, 32, 10**6])
+@pytest.mark.parametrize("many", [0, 6, 10**6])
 @pytest.mark.parametrize("seed", range(6))
-def test_people_and_merges_equal_those_of_a_plain_union_find(seed: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transform, "FEW_PEOPLE", few)
+def test_people_and_merges_equal_those_of_a_plain_union_find(seed: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transform, "MANY_EDGES", many)
     nodes, edges = graph(seed, 40 + 30 * seed)
     solution = solve(nodes, edges, SPEC)
     profile, merges, shared = plain(nodes, edges)
@@ -89,6 +89,23 @@ def test_people_and_merges_equal_those_of_a_plain_union_find(seed: int, few: int
     )
     assert found.rows() == merges
     assert solution.merges["profile_id"].to_list() == [profile[into] for _, _, into in merges]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_merges_hold_when_ids_are_not_in_order_of_receipt(seed: int) -> None:
+    nodes, edges = graph(50 + seed, 60)
+    random = Random(seed)
+    numbers = list(range(1, nodes.height + 1))
+    for _ in range(30):
+        here, there = random.randrange(len(numbers)), random.randrange(len(numbers))
+        numbers[here], numbers[there] = numbers[there], numbers[here]
+    other = dict(zip(range(1, nodes.height + 1), numbers, strict=True))
+    nodes = nodes.with_columns(pl.col("identifier_id").replace_strict(other, return_dtype=pl.Int64))
+    edges = edges.with_columns(pl.col("centre_id", "leaf_id").replace_strict(other, return_dtype=pl.Int64))
+    profile, merges, _ = plain(nodes, edges)
+    solution = solve(nodes, edges, SPEC)
+    assert dict(solution.nodes.select("identifier_id", "profile_id").iter_rows()) == profile
+    assert solution.merges.select("from_profile_id", "into_profile_id").rows() == [merge[1:] for merge in merges]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,0 +1,94 @@
+"""A synthetic identity graph of any size: users with two devices, an address and a telephone, two devices in a hundred shared with somebody else, and one
+bad address that a twentieth of all users give.
+
+Made as whole numbers, for the solver alone, and as the layer's tables, for the layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cdp_assets.identity_graph.schema import EDGES, EVENT_SUBJECTS, IDENTIFIERS, SIGHTINGS
+from cdp_assets.identity_graph.transform import packed
+from cdp_resources.lake import CURSOR, Lake, Table
+
+SHARED_DEVICES = 0.02
+BAD_ADDRESS = 0.05
+_TYPES = ("user_id", "anonymous_id", "anonymous_id", "email", "phone")
+_FIRST = datetime(2026, 11, 1, tzinfo=UTC)
+_CHUNK = 2_000_000
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Edges in order of receipt, one for each event; identifiers are numbered without gaps from 1, in fives: user, two devices, address, telephone."""
+
+    users: int
+    centre_id: NDArray[np.int64]
+    """The user of each edge."""
+    leaf_id: NDArray[np.int64]
+    """What the user is seen with."""
+
+    @property
+    def nodes(self) -> int:
+        return self.users * 5
+
+    def solver_input(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Nodes and edges as `solve` takes them."""
+        edges = pl.DataFrame({"offset": np.arange(len(self.centre_id)), "centre_id": self.centre_id, "leaf_id": self.leaf_id})
+        edges = edges.select(packed(pl.lit(0, pl.Int64), pl.col("offset"), 1).alias("place"), "centre_id", "leaf_id")
+        ends = [edges.select("place", identifier_id=end) for end in ("centre_id", "leaf_id")]
+        first = pl.concat(ends).group_by("identifier_id").agg((pl.col("place").min() // 256) * 256)
+        types = pl.Series("identifier_type", _TYPES).gather((first["identifier_id"] - 1) % 5)
+        return first.with_columns(types), edges
+
+
+def graph(edges: int, seed: int) -> Graph:
+    """A graph of about `edges` edges; equal arguments give equal graphs."""
+    chance = np.random.default_rng(seed)
+    users = max(edges // 4, 40)
+    user = np.arange(users, dtype=np.int64) * 5 + 1
+    leaves = np.column_stack([user + 1, user + 2, user + 3, user + 4])
+    shared = np.flatnonzero(chance.random(users) < SHARED_DEVICES)
+    leaves[shared, 1] = user[chance.integers(0, users, len(shared))] + 1
+    leaves[chance.random(users) < BAD_ADDRESS, 2] = user[0] + 3
+    order = chance.permutation(users * 4)
+    return Graph(users, np.repeat(user, 4)[order], leaves.ravel()[order])
+
+
+def write_tables(lake: Lake, made: Graph) -> None:
+    """The graph as batch 0 of the layer's tables, as if its events had been observed but never solved."""
+    identifiers, subjects, edges, sightings = (lake.table(each) for each in (IDENTIFIERS, EVENT_SUBJECTS, EDGES, SIGHTINGS))
+    for start in range(0, made.nodes, _CHUNK):
+        ids = np.arange(start, min(start + _CHUNK, made.nodes), dtype=np.int64)
+        frame = pl.DataFrame({"batch_seq": 0, "offset": ids, "identifier_id": ids + 1}, schema_overrides={"batch_seq": pl.Int64})
+        frame = frame.with_columns(
+            pl.Series("identifier_type", _TYPES).gather(ids % 5),
+            pl.format("v{}", "identifier_id").alias("identifier"),
+            identifier_key=pl.col("identifier_id") * 0x9E3779B1,
+        )
+        _append(identifiers, frame, {CURSOR: 0, "next_id": made.nodes + 1})
+    for start in range(0, len(made.centre_id), _CHUNK):
+        stop = min(start + _CHUNK, len(made.centre_id))
+        offset = np.arange(start, stop, dtype=np.int64)
+        at = pl.Series("at", offset * 100_000).cast(pl.Duration("us")) + _FIRST
+        frame = pl.DataFrame({"offset": offset, "centre_id": made.centre_id[start:stop], "leaf_id": made.leaf_id[start:stop]})
+        frame = frame.with_columns(pl.lit(0, pl.Int64).alias("batch_seq"), at.cast(pl.Datetime("us", "UTC")), position=pl.lit(1, pl.Int64))
+        _append(edges, frame.with_columns(message_id=pl.format("m{}", "offset")), {CURSOR: 0})
+        told = frame.with_columns(subject_id=pl.col("centre_id"), message_key=pl.col("offset"))
+        _append(subjects, told, {CURSOR: 0})
+        seen = frame.filter((pl.col("leaf_id") - 1) % 5 < 3).with_columns(pl.col("at").dt.truncate("1h").alias("hour"), first_at="at", last_at="at")
+        _append(sightings, seen.rename({"leaf_id": "identifier_id", "centre_id": "user_id"}), {CURSOR: 0})
+
+
+def _append(table: Table, frame: pl.DataFrame, marks: dict[str, int]) -> None:
+    table.write(frame.select(list(table.spec.columns)), marks)
+
+
+LAST_AT = _FIRST + timedelta(days=30)
+"""An instant after every edge, for graphs of up to 25 million."""

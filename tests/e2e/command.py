@@ -1,0 +1,50 @@
+"""The command `cdp` as a person runs it: in a process of its own, with a home and the demo's keys in its environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KEYS = {"CDP_WEB_WRITE_KEY": "demo-web-key", "CDP_SERVER_WRITE_KEY": "demo-server-key"}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def cdp(home: Path, *arguments: str | Path, **environment: str) -> Done:
+    """Run `cdp` with these arguments on this home; variables of the surroundings that start with CDP_ do not reach it."""
+    around = {name: value for name, value in os.environ.items() if not name.startswith("CDP_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "cdp_cli.main", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**around, "CDP_HOME": str(home), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def ask(home: Path, sql: str) -> list[dict[str, Any]]:
+    """The answer of `cdp query`."""
+    done = cdp(home, "query", sql, "--format", "json")
+    assert done.status == 0, done.err
+    found: list[dict[str, Any]] = done.json
+    return found
