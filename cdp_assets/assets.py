@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,14 @@ OWNERS = ("team:data",)
 KINDS = {"polars", "deltalake"}
 DECLARATIONS = dg.AssetKey(["config", "declarations"])
 SHOWN_ROWS = 25
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the assets are built from: the declarations as far as they could be read, and what is wrong with the rest."""
+
+    project: Project
+    mistakes: tuple[Mistake, ...] = ()
 
 
 class LayerError(Exception):
@@ -71,9 +80,13 @@ def _is_ours(file: str) -> bool:
     return bool({"cdp_assets", "cdp_resources"} & set(Path(file).parts))
 
 
-def open_run(cdp: CdpResource, project: Project, context: dg.AssetExecutionContext) -> Run:
-    """The run that a layer is given, telling its progress to Dagster."""
-    return Run(cdp.home, project, cdp.now, full=cdp.full, say=context.log.info)
+def open_run(cdp: CdpResource, declared: Declared, context: dg.AssetExecutionContext) -> Run:
+    """The run that a layer is given, telling its progress to Dagster. Raises dg.Failure while config/ has mistakes."""
+    if declared.mistakes:
+        raise dg.Failure(
+            f"nothing is derived while config/ has mistakes, of which there are {len(declared.mistakes)}: see the check of config/declarations"
+        )
+    return Run(cdp.home, declared.project, cdp.now, full=cdp.full, say=context.log.info)
 
 
 def hours_to_redo(context: dg.AssetExecutionContext) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from cdp_assets.identity_graph.schema import EVENT_SUBJECTS, IDENTITY_MAP
 from cdp_assets.run import Run
-from cdp_resources.lake import CURSOR, KeyedTable, Table, TableSpec
+from cdp_resources.lake import CURSOR, KeyedTable, Table, TableSpec, in_order
 
 CHUNK_EVENTS = 500_000
 BUCKET_ROWS = 4_000_000
@@ -103,7 +103,7 @@ def _contribute(
 ) -> tuple[int, ...]:
     added = [0] * len(tables)
     for seqs in chunks(subjects, cursor, until):
-        events = enriched.read(seqs).sort("batch_seq", "offset")
+        events = in_order(enriched.read(seqs))
         frames = spec.contribute(events, subjects.read(seqs))
         for index, (table, frame) in enumerate(zip(tables, frames, strict=True)):
             table.put_batches(frame, seqs)

@@ -75,7 +75,7 @@ def _identity_views() -> Iterable[View]:
         f"{physical(identity.IDENTITY_MAP)} JOIN {numbers} USING (identifier_id)",
     )
     pairs = (
-        "SELECT arg_min(centre_id, place) AS centre_id, arg_min(leaf_id, place) AS leaf_id, arg_min(\"at\", place) AS first_at, "  # noqa: S608
+        'SELECT arg_min(centre_id, place) AS centre_id, arg_min(leaf_id, place) AS leaf_id, arg_min("at", place) AS first_at, '  # noqa: S608
         "arg_min(message_id, place) AS first_message_id, min(batch_seq) AS first_batch_seq, "
         "count(DISTINCT batch_seq) AS batch_count "
         f'FROM (SELECT *, row(batch_seq, "offset", position) AS place FROM {physical(identity.EDGES)}) '
@@ -155,7 +155,7 @@ def _segment_views() -> Iterable[View]:
             "at": (INSTANT, "`as_of` of the run that found it, UTC"),
         },
         _OWNED,
-        f"(SELECT DISTINCT segment, profile_id, change, \"at\" FROM {versions(SEGMENT_CHANGES)} WHERE NOT is_deleted)",  # noqa: S608
+        f'(SELECT DISTINCT segment, profile_id, change, "at" FROM {versions(SEGMENT_CHANGES)} WHERE NOT is_deleted)',  # noqa: S608
     )
 
 

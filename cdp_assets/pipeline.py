@@ -31,7 +31,7 @@ from cdp_resources.dbt_project import mart_views
 from cdp_resources.home import Home
 from cdp_resources.lake import Lake, TableSpec
 from cdp_resources.sync_log import SYNC_LOG_TABLE
-from cdp_resources.warehouse import Warehouse
+from cdp_resources.warehouse import View, Warehouse
 
 
 def profile_columns(project: Project) -> tuple[TraitColumn, ...]:
@@ -60,6 +60,11 @@ def tables(project: Project) -> Iterator[TableSpec]:
 def warehouse(home: Home, project: Project) -> Warehouse:
     """The tables of the contract as they are now, to be asked in SQL."""
     return Warehouse(home, tables(project), contract.views(project, profile_columns(project)), mart_views())
+
+
+def contract_tables(project: Project) -> tuple[View, ...]:
+    """Every table of the contract, the marts included, in order of the data."""
+    return (*contract.views(project, profile_columns(project)), *mart_views())
 
 
 def prepare(lake: Lake, project: Project) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from cdp_assets import contract, pipeline
+from cdp_assets.pipeline import warehouse
 from cdp_assets.project import Project
 from cdp_cli import demo_home
 from cdp_cli.demo_home import IN_USE, Demo, refuse_to_wait
@@ -28,7 +28,6 @@ from cdp_cli.processes import Program, ProgramFailedError, interruptible, stop_a
 from cdp_resources import clock
 from cdp_resources.home import REPOSITORY, Home, config_dir
 from cdp_resources.locks import exclusive
-from cdp_resources.warehouse import Warehouse
 from demo import outcome, stand_ins
 from demo.player import Played, PlayerError, play
 from demo.shop import Truth, shop
@@ -119,7 +118,9 @@ def demo(events: int, keep: bool) -> None:
             this = Demo(_SEED, events, clock.now().replace(microsecond=0))
             demo_home.start_over(home, this)
         console = Console(stderr=True)
-        console.print(f"The demo shop: {this.events:,} messages of sixty days. Data goes to {home.root}", highlight=False, soft_wrap=True)
+        console.print(
+            f"The demo shop: {this.events:,} messages of sixty days. Data goes to {home.root}", highlight=False, soft_wrap=True
+        )
         steps = Steps(console)
         programs: list[Program] = []
         with interruptible():
@@ -155,19 +156,28 @@ def _play_all(home: Home, project: Project, this: Demo, steps: Steps, programs: 
         imported = import_files(home, project, [HISTORY], HISTORY_SOURCE, step.advance)[0]
         step.result = f"{imported.accepted:,} accepted, {imported.duplicates:,} duplicates, {imported.rejected:,} rejected"
     with steps.step("run the graph through Dagster") as step:
-        for variables in stand_ins.vendor_variables(project, vendor_url).values():
-            environment |= variables
-        graph = Program("cdp run", ["-m", "cdp_cli.main", "run"], environment, lambda _, line: step.say(line))
-        programs.append(graph)
-        graph.finish()
-    with Warehouse(home, pipeline.tables(project), contract.views(project, pipeline.profile_columns(project))) as warehouse:
-        summary = outcome.gather(warehouse.frame, project, history.truth, since, steps.seconds, _next_steps(history.truth))
+        _run_graph(home, project, vendor_url, step)
+    with warehouse(home, project) as tables:
+        summary = outcome.gather(tables.frame, project, history.truth, since, steps.seconds, _next_steps(history.truth))
     arrived = outcome.arrivals(home, project, None if is_repeated else stand_ins.received(vendor_url))
     out = Console() if sys.stdout.isatty() else Console(width=_PRINTED_WIDTH)
     out.print()
     out.print(rendered(summary))
-    out.print("\nAsked of the destinations themselves:", *outcome.told(arrived), sep="\n", highlight=False, markup=False, soft_wrap=True)
+    out.print(
+        "\nAsked of the destinations themselves:", *outcome.told(arrived), sep="\n", highlight=False, markup=False, soft_wrap=True
+    )
     _must_agree(summary, played, arrived, is_repeated=is_repeated)
+
+
+def _run_graph(home: Home, project: Project, vendor_url: str, step: Step) -> None:
+    """What `cdp run` does, with the stand-in in place of every address. Raises DemoError."""
+    from cdp_cli.run import run_all  # Dagster takes seconds to import
+
+    for variables in stand_ins.vendor_variables(project, vendor_url).values():
+        os.environ.update(variables)
+    done = run_all(home, project, say=step.say)
+    if not done.is_done:
+        raise DemoError("the graph did not end well:\n" + "\n".join(done.failures))
 
 
 def _must_fit(project: Project) -> None:
@@ -207,7 +217,7 @@ def _next_steps(truth: Truth) -> dict[str, str]:
     cdp = "cdp" if shutil.which("cdp") else os.path.relpath(Path(sys.executable).parent / "cdp")
     steps = {
         f"{cdp} dev": "the collector and Dagster's UI on this data: the graph, its runs, checks and sensors",
-        f'{cdp} query "show tables"': "every table in SQL",
+        f'{cdp} query "from mart_attribution_by_channel"': "every table in SQL",
         f'{cdp} query "from segment_members limit 5"': "who is in which segment",
     }
     if person is not None:

@@ -22,6 +22,7 @@ from demo import stand_ins
 _COLOURS = {"collector": "cyan", "dagster": "magenta", "vendor": "yellow"}
 _START_SECONDS = 60.0
 _UI_SECONDS = 180.0
+_KNOWN_WARNING = "ignore:Function `dev_command` is superseded"
 _LOOK_EVERY = 0.5
 
 
@@ -39,12 +40,12 @@ def dev(port: int, ui_port: int) -> None:
       cdp dev --port 8080 --ui-port 3000
     """
     project = Project.load(config_dir())
-    for number, option in ((port, "--port"), (ui_port, "--ui-port")):
-        _must_be_free(number, option)
     home = Home.from_env()
-    ensure_instance(home)
     programs: list[Program] = []
     with exclusive(home.locks / IN_USE, refuse_to_wait), interruptible():
+        for number, option in ((port, "--port"), (ui_port, "--ui-port")):
+            _must_be_free(number, option)
+        ensure_instance(home)
         try:
             click.echo(_start(project, port, ui_port, programs))
             while all(program.is_running for program in programs):
@@ -62,7 +63,7 @@ def _start(project: Project, port: int, ui_port: int, programs: list[Program]) -
     """Start the programs, each as soon as what it needs is known; when all answer, say where they are."""
 
     def start(name: str, environment: dict[str, str], *arguments: str) -> Program:
-        programs.append(Program(name, ["-m", *arguments], environment, _print))
+        programs.append(Program(name, ["-W", _KNOWN_WARNING, "-m", *arguments], environment, _print))
         return programs[-1]
 
     secret = {stand_ins.SECRET_VARIABLE: stand_ins.SIGNING_SECRET}

@@ -23,6 +23,10 @@ def validate(context: click.Context, folder: Path | None) -> None:
     """Check every declaration and every reference between them.
 
     Prints each mistake as file:line: what is wrong and what the choices are. Exit status 1 when there is one.
+
+    \b
+    Example:
+      cdp validate --config docs/examples/config
     """
     code, lines = validate_config(folder or config_dir())
     for line in lines:

@@ -168,4 +168,4 @@ def _disconnect() -> None:
     """Close the build's file, which dbt keeps open for as long as the process lives."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
-    DuckDBConnectionManager.close_all_connections()
+    DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]

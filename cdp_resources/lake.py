@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 CURSOR = "cursor"
 EPOCH = "epoch"
 """Application transaction that counts the rewrites of batches that were already there: a change tells the layers after to rebuild."""
@@ -53,9 +52,18 @@ class TableSpec:
     """For keyed tables: the columns whose rows are replaced together."""
     person: str = ""
     """How a person is found in it, for erasure and access."""
+    distinct: tuple[str, ...] = ()
+    """Columns whose values hardly repeat: they are written without a dictionary, and without statistics."""
     schema_version: int = 1
     loose: bool = field(default=False)
     """True where declared columns come and go (traits): columns are then unified with what is stored."""
+
+    @property
+    def writer(self) -> WriterProperties:
+        plain = ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE")
+        return WriterProperties(
+            compression="ZSTD", compression_level=1, column_properties=dict.fromkeys(self.distinct, plain) or None
+        )
 
     @property
     def full_name(self) -> str:
@@ -64,6 +72,12 @@ class TableSpec:
     @property
     def schema(self) -> dict[str, pl.DataType]:
         return {**self.columns, **VERSION_COLUMNS} if self.keys else dict(self.columns)
+
+
+def in_order(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows in order of (batch_seq, offset). Tables are written in that order, so most often nothing moves."""
+    place = frame["batch_seq"] * (1 << 32) + frame["offset"]
+    return frame if place.is_sorted() else frame.sort("batch_seq", "offset")
 
 
 def _delta_schema(columns: Mapping[str, pl.DataType]) -> Any:
@@ -216,7 +230,7 @@ class Table:
                 mode=mode,
                 predicate=replace if replace != "true" else None,
                 schema_mode=("overwrite" if replace == "true" else "merge") if self.spec.loose else None,
-                writer_properties=WRITER,
+                writer_properties=self.spec.writer,
                 commit_properties=properties,
             )
         except CommitFailedError as error:
@@ -261,7 +275,7 @@ class Table:
         files = self.files()
         small = files.filter(pl.col("size_bytes") < TARGET_BYTES // 8)
         if small.height >= SMALL_FILES:
-            self.handle.optimize.compact(target_size=TARGET_BYTES, writer_properties=WRITER)
+            self.handle.optimize.compact(target_size=TARGET_BYTES, writer_properties=self.spec.writer)
             self.drop_old()
 
     def drop_old(self, keep_hours: int = VACUUM_HOURS) -> None:
@@ -365,7 +379,7 @@ class KeyedTable(Table):
             self.fold()
             if files.filter(pl.col("partition") == "history").height >= SMALL_FILES:
                 self.handle.optimize.compact(
-                    partition_filters=[("tier", "=", "history")], target_size=TARGET_BYTES, writer_properties=WRITER
+                    partition_filters=[("tier", "=", "history")], target_size=TARGET_BYTES, writer_properties=self.spec.writer
                 )
             self.drop_old()
 

@@ -31,7 +31,10 @@ MARTS_FILE = "marts.duckdb"
 """The file in `home.marts` that holds the built marts. It is never written in place, only swapped."""
 CHUNK_ROWS = 10_000
 MEMORY_LIMIT = "2GB"
-OFFLINE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 """DuckDB loads nothing from anywhere."""
 _numbers = itertools.count()
 

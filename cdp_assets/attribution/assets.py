@@ -1,27 +1,25 @@
 """touchpoints, conversions and attribution_credit as assets. What they hold is computed in layer.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
 import polars as pl
 
-from cdp_assets.assets import open_run, row_count, safely_told, shown, table_asset, views_of
+from cdp_assets.assets import Declared, open_run, row_count, safely_told, shown, table_asset, views_of
 from cdp_assets.attribution import checks
 from cdp_assets.attribution.layer import update
 from cdp_assets.attribution.schema import ATTRIBUTION_CREDIT, CONVERSION_EVENTS, LAYER, TOUCH_EVENTS
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
-from cdp_assets.project import Project
 from cdp_resources.resources import CdpResource
 
 TOUCHPOINTS = "touchpoints"
 CONVERSIONS = "conversions"
 
 
-def build(project: Project) -> Sequence[dg.AssetsDefinition]:
+def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
     """The assets of this layer."""
+    project = declared.project
     version = f"{project.digest('attribution'):x}"
     deps = [[ENRICHED_EVENTS.layer, ENRICHED_EVENTS.name], [IDENTITY_MAP.layer, IDENTITY_MAP.name]]
     views = views_of(project)
@@ -58,7 +56,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, cdp: CdpResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         with safely_told(LAYER):
-            run = open_run(cdp, project, context)
+            run = open_run(cdp, declared, context)
             before = run.lake.keyed(ATTRIBUTION_CREDIT).newest_version
             report = update(run)
             table = run.lake.keyed(ATTRIBUTION_CREDIT)

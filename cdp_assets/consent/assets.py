@@ -1,23 +1,21 @@
 """consents as an asset. What it holds is computed in layer.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from cdp_assets.assets import open_run, row_count, safely_told, shown, table_asset, views_of
+from cdp_assets.assets import Declared, open_run, row_count, safely_told, shown, table_asset, views_of
 from cdp_assets.consent import checks
 from cdp_assets.consent.layer import update
 from cdp_assets.consent.schema import CONSENTS, LAYER
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
-from cdp_assets.project import Project
 from cdp_resources.resources import CdpResource
 
 
-def build(project: Project) -> Sequence[dg.AssetsDefinition]:
+def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
     """The assets of this layer."""
+    project = declared.project
     spec = table_asset(
         LAYER,
         CONSENTS.name,
@@ -33,7 +31,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, cdp: CdpResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         with safely_told(LAYER):
-            run = open_run(cdp, project, context)
+            run = open_run(cdp, declared, context)
             report = update(run)
             table = run.lake.keyed(CONSENTS)
             answers = checks.statuses(table.current(), project.consent)

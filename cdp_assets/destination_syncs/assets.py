@@ -1,7 +1,5 @@
 """One asset for each declared sync, beside sync_log and sync_runs. What is sent is decided in layer.py."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +8,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from cdp_assets.assets import open_run, row_count, safely_told, shown, table_asset, views_of
+from cdp_assets.assets import Declared, open_run, row_count, safely_told, shown, table_asset, views_of
 from cdp_assets.checks import unchecked
 from cdp_assets.consent.schema import CONSENTS
 from cdp_assets.destination_syncs import checks
@@ -30,6 +28,7 @@ SEEN_SEGMENTS = "segments_version"
 SEEN_PROFILES = "profiles_version"
 SEEN_CONSENTS = "consents_version"
 LEFT_BEHIND = "records_left_behind"
+FAILED = "failed_syncs"
 _TABLES = (SYNC_LOG_TABLE.name, RUNS)
 
 
@@ -41,8 +40,9 @@ class Activation(dg.Config):
     )
 
 
-def build(project: Project, *, is_whole: bool = True) -> Sequence[dg.AssetsDefinition]:
-    """The assets of this layer. `is_whole`: config/ was read without mistakes, so what is not in it was really removed."""
+def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
+    """The assets of this layer."""
+    project = declared.project
     columns = profile_columns(project)
     views = views_of(project)
     named = [each for each in project.syncs if each.sync not in _TABLES]
@@ -70,7 +70,7 @@ def build(project: Project, *, is_whole: bool = True) -> Sequence[dg.AssetsDefin
         context: dg.AssetExecutionContext, cdp: CdpResource, config: Activation
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         with safely_told(LAYER):
-            run = open_run(cdp, project, context)
+            run = open_run(cdp, declared, context)
             wanted = [each.sync for each, key in zip(named, keys, strict=True) if key in context.selected_asset_keys]
             _refuse_unless_ready(run, wanted, config.allow_removals)
             versions = {
@@ -86,7 +86,7 @@ def build(project: Project, *, is_whole: bool = True) -> Sequence[dg.AssetsDefin
                 context.run_id,
                 only,
                 allow_removals=config.allow_removals,
-                retires=is_whole and only is None,
+                retires=only is None,
             )
             yield from _synced(report, wanted)
             log = run.lake.table(SYNC_LOG_TABLE)
@@ -104,7 +104,7 @@ def build(project: Project, *, is_whole: bool = True) -> Sequence[dg.AssetsDefin
                     yield found
             if report.failures:
                 said = [f"sync {each.sync} ({each.reason}): {each.told}" for each in report.failures]
-                raise dg.Failure(description="; ".join(said), metadata={"failed_syncs": len(said)}, allow_retries=False)
+                raise dg.Failure(description="; ".join(said), metadata={FAILED: len(said)}, allow_retries=False)
 
     def _refuse_unless_ready(run: Run, wanted: Collection[str], allowed: Collection[str]) -> None:
         unknown = set(allowed) - {each.sync for each in named}
@@ -166,4 +166,4 @@ def _numbers(report: SyncsReport) -> dict[str, Any]:
         for each in report.summaries
     ]
     total = {name: sum(int(row[name]) for row in rows) for name in ("delivered", "refused", "uncertain", "pending", "skipped")}
-    return {"failed_syncs": len(report.failures), **total, **({"runs": shown(pl.DataFrame(rows))} if rows else {})}
+    return {FAILED: len(report.failures), **total, **({"runs": shown(pl.DataFrame(rows))} if rows else {})}

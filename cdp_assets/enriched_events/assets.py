@@ -1,7 +1,5 @@
 """enriched_events and quarantined_events as assets, by hour of receipt. What they hold is computed in layer.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
@@ -9,6 +7,7 @@ import dagster as dg
 from cdp_assets.assets import (
     HOURS,
     HOURS_IN_ONE_RUN,
+    Declared,
     hours_to_redo,
     open_run,
     row_count,
@@ -20,13 +19,13 @@ from cdp_assets.assets import (
 from cdp_assets.enriched_events import checks
 from cdp_assets.enriched_events.layer import update
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS, LAYER, QUARANTINED_EVENTS
-from cdp_assets.project import Project
 from cdp_assets.raw_events.schema import RAW_EVENTS
 from cdp_resources.resources import CdpResource
 
 
-def build(project: Project) -> Sequence[dg.AssetsDefinition]:
+def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
     """The assets of this layer."""
+    project = declared.project
     version = f"{project.digest('enriched'):x}"
     views = views_of(project)
     deps = [[RAW_EVENTS.layer, RAW_EVENTS.name]]
@@ -63,7 +62,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, cdp: CdpResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         with safely_told(LAYER):
-            run = open_run(cdp, project, context)
+            run = open_run(cdp, declared, context)
             report = update(run, hours_to_redo(context))
             enriched, quarantined = run.lake.table(ENRICHED_EVENTS), run.lake.table(QUARANTINED_EVENTS)
             violations = report.violations.sort("violation_count", descending=True)

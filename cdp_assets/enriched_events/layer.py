@@ -12,7 +12,7 @@ from cdp_assets.enriched_events.schema import EVENT_VIOLATIONS, LAYER, QUARANTIN
 from cdp_assets.enriched_events.transform import enrich_batch, rules_version
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS
 from cdp_assets.run import Run
-from cdp_resources.lake import Table
+from cdp_resources.lake import Table, in_order
 
 CHUNK_EVENTS = 250_000
 
@@ -89,13 +89,17 @@ def _commit(
 ) -> tuple[int, int, bool, pl.DataFrame]:
     """Enrich some batches together; the primary's cursor moves last. Events, quarantined ones, whether the rows changed, violations."""
     project = run.project
-    rows = raw.read(seqs).sort("batch_seq", "offset")
+    # The payload is most of the bytes, and only of quarantined events anything is made of it.
+    rows = in_order(raw.scan(seqs).drop("payload").collect()).with_columns(payload=pl.lit(None, pl.String))
     policies = project.violations
     done = enrich_batch(rows, project.plan, policies, project.enrichments)
     counts = done.violations.with_columns(pl.col("violation_count").cast(pl.Int64))
+    place = ["batch_seq", "offset"]
+    kept = raw.scan(seqs).select(*place, "payload").join(done.quarantined.lazy().select(place), on=place, how="semi").collect()
+    quarantined = done.quarantined.drop("payload").join(kept, on=place, how="left").select(done.quarantined.columns)
     is_old = max(seqs) <= tables[-1].cursor
     changed = {}
-    frames = (counts.select(list(EVENT_VIOLATIONS.columns)), done.quarantined, done.enriched)
+    frames = (counts.select(list(EVENT_VIOLATIONS.columns)), quarantined, done.enriched)
     for table, frame in zip(tables, frames, strict=True):
         changed[table.spec.name] = table.put_batches(frame, seqs) and is_old
         run.checkpoint(table.spec.name)

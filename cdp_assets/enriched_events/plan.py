@@ -199,13 +199,13 @@ def _verdict(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy], batch
         omitted=pl.col("path").filter(pl.col("action") == "omit"),
     )
     acted = acted.with_columns(batch_seq=batches.gather(acted.get_column("row")))
-    counts = acted.group_by("batch_seq", "event", "source", kind=pl.col("check").cast(pl.String).replace_strict(KIND), action="action")
+    counts = acted.group_by(
+        "batch_seq", "event", "source", kind=pl.col("check").cast(pl.String).replace_strict(KIND), action="action"
+    )
     return Verdict(
         blocked.select("row", violation=pl.col("check").cast(pl.String).replace_strict(KIND), field="field"),
         noted.join(_patches(noted), on="omitted", how="left", maintain_order="left").select("row", "violations", "patch"),
-        counts.agg(violation_count=pl.len()).sort(
-            "batch_seq", "event", "source", "kind", "action", nulls_last=True
-        ),
+        counts.agg(violation_count=pl.len()).sort("batch_seq", "event", "source", "kind", "action", nulls_last=True),
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import pandera.polars as pa
 import polars as pl
 
+from cdp_assets.raw_events.schema import DISTINCT
 from cdp_resources.lake import TableSpec
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ ENRICHED_EVENTS = TableSpec(
     "enriched_events",
     _dtypes(fixed_columns(EnrichedEvents)),
     partition_by="received_date",
+    distinct=DISTINCT,
     loose=True,
     person="rows whose place is among the person's events",
 )

@@ -1,20 +1,17 @@
 """The identity tables as assets, with pictures of what a person's identifiers look like. What they hold is computed in layer.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from cdp_assets.assets import open_run, row_count, safely_told, shown, table_asset, views_of
+from cdp_assets.assets import Declared, open_run, row_count, safely_told, shown, table_asset, views_of
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
 from cdp_assets.identity_graph import checks
 from cdp_assets.identity_graph.explain import LARGEST_EXAMINED, explained, graph
 from cdp_assets.identity_graph.layer import update
 from cdp_assets.identity_graph.schema import EDGES, IDENTIFIERS, IDENTITY_MAP, IDENTITY_MERGES, LAYER
-from cdp_assets.project import Project
 from cdp_assets.run import Run
 from cdp_resources.resources import CdpResource
 
@@ -23,8 +20,9 @@ MOST_EDGES = 20_000_000
 """With more edges than this no component is drawn: finding one would take longer than the run."""
 
 
-def build(project: Project) -> Sequence[dg.AssetsDefinition]:
+def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
     """The assets of this layer."""
+    project = declared.project
     version = f"{project.digest('identity'):x}"
     views = views_of(project)
     specs = [
@@ -60,7 +58,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, cdp: CdpResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         with safely_told(LAYER):
-            run = open_run(cdp, project, context)
+            run = open_run(cdp, declared, context)
             before = run.lake.keyed(IDENTITY_MAP).newest_version
             report = update(run)
             table, edges = run.lake.keyed(IDENTITY_MAP), run.lake.table(EDGES)

@@ -20,7 +20,7 @@ from cdp_assets.identity_graph.schema import (
 )
 from cdp_assets.identity_graph.transform import Solution, intervals, map_rows, packed, solve
 from cdp_assets.run import Run
-from cdp_resources.lake import CURSOR, KeyedTable, Table
+from cdp_resources.lake import CURSOR, KeyedTable, Table, in_order
 
 CHUNK_EVENTS = 1_000_000
 NEXT_ID = "next_id"
@@ -126,7 +126,7 @@ def _observe(run: Run, tables: _Tables, enriched: Table, seqs: Sequence[int]) ->
         "previous_id",
         "group_id",
     ]
-    events = enriched.scan(seqs).select(*columns, "traits", "properties", "context").collect().sort("batch_seq", "offset")
+    events = in_order(enriched.scan(seqs).select(*columns, "traits", "properties", "context").collect())
     listed = identifiers(events, run.project.identity)
     kinds = ["identifier_type", "identifier"]
     distinct = listed.unique(kinds, keep="first", maintain_order=True).select("batch_seq", "offset", *kinds)

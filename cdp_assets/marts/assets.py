@@ -3,7 +3,7 @@
 Imported by the code location of the marts alone, since dagster_dbt costs every process seconds to import.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Dagster compares the annotation of `context` itself, not its text.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +15,9 @@ from dagster_dbt import DagsterDbtTranslator, dbt_assets
 from dagster_dbt.asset_utils import get_asset_check_key_for_test
 
 from cdp_assets import contract
-from cdp_assets.assets import open_run, safely_told
+from cdp_assets.assets import Declared, open_run, safely_told
 from cdp_assets.marts.layer import FINE, LAYER, update
 from cdp_assets.pipeline import profile_columns, tables
-from cdp_assets.project import Project
 from cdp_resources.dbt_project import NodeResult
 from cdp_resources.resources import CdpResource
 
@@ -37,9 +36,9 @@ class MartTranslator(DagsterDbtTranslator):
         return spec.replace_attributes(key=dg.AssetKey([LAYER, spec.key.path[-1]]), group_name=LAYER, kinds=KINDS)
 
 
-def build(project: Project, manifest: Path) -> Sequence[dg.AssetsDefinition]:
+def build(declared: Declared, manifest: Path) -> Sequence[dg.AssetsDefinition]:
     """The assets of this layer. `manifest` is dbt's, up to date."""
-    translator = MartTranslator()
+    project, translator = declared.project, MartTranslator()
     parsed: Mapping[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
     checks = _checks(parsed, translator)
 
@@ -49,10 +48,13 @@ def build(project: Project, manifest: Path) -> Sequence[dg.AssetsDefinition]:
         names: list[str] = []
         kept: set[str] = set()
         if context.is_subset:
-            names = [*models, *(name.split(".")[2] for name, key in checks.items() if key in context.selected_asset_check_keys)]
+            names = [
+                *models,
+                *(_name(unique_id) for unique_id, key in checks.items() if key in context.selected_asset_check_keys),
+            ]
             kept = {str(node["name"]) for node in parsed["nodes"].values() if node["resource_type"] == "model"} - models.keys()
         with safely_told(LAYER):
-            run = open_run(cdp, project, context)
+            run = open_run(cdp, declared, context)
             specs, views = tables(project), contract.views(project, profile_columns(project))
             report = update(run, specs, views, names, kept)
         for each in report.results:
@@ -65,12 +67,18 @@ def build(project: Project, manifest: Path) -> Sequence[dg.AssetsDefinition]:
                 metadata={"failed": dg.MetadataValue.md("\n".join(f"- {_told(each)}" for each in report.failed))},
                 allow_retries=False,
             )
-        seconds = {each.unique_id.split(".")[2]: each.seconds for each in report.results}
-        for name, asset_key in models.items():
-            metadata = {"dagster/row_count": report.rows[name], "seconds": round(seconds.get(name, 0.0), 3)}
-            yield dg.MaterializeResult(asset_key=asset_key, metadata=metadata)
+        for each in report.results:  # dbt's order is that of the graph, as Dagster wants it
+            asset_key = models.get(_name(each.unique_id))
+            if asset_key is not None:
+                metadata = {"dagster/row_count": report.rows[asset_key.path[-1]], "seconds": round(each.seconds, 3)}
+                yield dg.MaterializeResult(asset_key=asset_key, metadata=metadata)
 
     return [marts]
+
+
+def _name(unique_id: str) -> str:
+    """`model.cdp_marts.mart_sessions` is mart_sessions."""
+    return unique_id.split(".")[2]
 
 
 def _checks(parsed: Mapping[str, Any], translator: MartTranslator) -> dict[str, dg.AssetCheckKey]:
@@ -97,7 +105,7 @@ def _check_result(key: dg.AssetCheckKey, result: NodeResult) -> dg.AssetCheckRes
 
 def _told(result: NodeResult) -> str:
     """A failure in words that hold no values of people."""
-    name = result.unique_id.split(".")[2]
+    name = _name(result.unique_id)
     if result.status in ("fail", *FINE):
         return f"`{name}`: {result.failures:,} rows"
     is_about_sql = any(each in result.message for each in COMPILING)

@@ -20,7 +20,7 @@ from cdp_assets.run import Run
 from cdp_resources import envelope
 from cdp_resources.batch_reader import read_lines
 from cdp_resources.inbox import Batch
-from cdp_resources.lake import WRITER, KeyedTable, Table, TableSpec
+from cdp_resources.lake import KeyedTable, Table, TableSpec
 
 AT_ONCE = 20_000
 """Numbers in one predicate."""
@@ -142,7 +142,7 @@ def _delete_numbers(table: Table, column: str, numbers: Sequence[int]) -> int:
 
 
 def _delete(table: Table, predicate: str) -> int:
-    return int(table.handle.delete(predicate, writer_properties=WRITER)["num_deleted_rows"] or 0)
+    return int(table.handle.delete(predicate, writer_properties=table.spec.writer)["num_deleted_rows"] or 0)
 
 
 def _listed(numbers: Iterable[int]) -> str:

@@ -119,7 +119,7 @@ def holdings(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequence[int
     return Holdings(accepted.select(*PLACE, *KEYS), others, rejected, lines, keys)
 
 
-def rowsrows_at(table: Table, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+def rows_at(table: Table, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """[batch_seq, offset, columns] of the rows at these places."""
     if places.is_empty():
         return table.scan([]).select(*PLACE, *columns).collect()

@@ -1,24 +1,22 @@
 """profiles as an asset. What it holds is computed in layer.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from cdp_assets.assets import open_run, row_count, safely_told, table_asset, views_of
+from cdp_assets.assets import Declared, open_run, row_count, safely_told, table_asset, views_of
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
 from cdp_assets.pipeline import profile_columns
 from cdp_assets.profiles import checks
 from cdp_assets.profiles.layer import update
 from cdp_assets.profiles.schema import LAYER, PROFILES, profiles_table
-from cdp_assets.project import Project
 from cdp_resources.resources import CdpResource
 
 
-def build(project: Project) -> Sequence[dg.AssetsDefinition]:
+def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
     """The assets of this layer."""
+    project = declared.project
     columns = profile_columns(project)
     traits = [each for each in columns if each.is_shown]
     spec = table_asset(
@@ -36,7 +34,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, cdp: CdpResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         with safely_told(LAYER):
-            run = open_run(cdp, project, context)
+            run = open_run(cdp, declared, context)
             report = update(run, columns)
             table = run.lake.keyed(profiles_table(columns))
             yield dg.MaterializeResult(

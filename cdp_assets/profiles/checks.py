@@ -22,8 +22,8 @@ SPECS = (
     dg.AssetCheckSpec(
         EVERYBODY,
         asset=dg.AssetKey([PROFILES.layer, PROFILES.name]),
-        description="There are at most as many profiles as people in identity_map, and at least as many as nine tenths of them: "
-        "only people without an event of their own have none.",
+        blocking=True,
+        description="There are as many profiles as people in identity_map.",
     ),
 )
 
@@ -32,9 +32,9 @@ def profiles(columns: Sequence[TraitColumn]) -> pa.DataFrameSchema:
     """The promises of profiles with these columns."""
     return promises(
         profiles_table(columns),
-        nullable=[each.name for each in columns],
+        nullable=["first_seen_at", "last_seen_at", *(each.name for each in columns)],
         checks={each.name: pa.Check.ge(0) for each in columns if each.kind == "count"},
-        rules=[rule("first_seen_is_not_after_last_seen", pl.col("first_seen_at") <= pl.col("last_seen_at"))],
+        rules=[rule("first_seen_is_not_after_last_seen", (pl.col("first_seen_at") <= pl.col("last_seen_at")).fill_null(True))],
         unique=["profile_id"],
     )
 
@@ -46,5 +46,4 @@ def check(run: Run, columns: Sequence[TraitColumn]) -> Iterator[dg.AssetCheckRes
     identity = run.lake.keyed(IDENTITY_MAP)
     people = identity.current().select(pl.col("profile_id").n_unique()).item()
     count = row_count(run.lake.keyed(spec))
-    is_fine = 0.9 * people <= count <= people
-    yield result(spec, EVERYBODY, is_fine, {"people": people, "profiles": count}, warns=True)
+    yield result(spec, EVERYBODY, count == people, {"people": people, "profiles": count})

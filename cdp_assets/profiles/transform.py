@@ -80,7 +80,8 @@ def _aggregate(column: TraitColumn) -> pl.Expr:
         total: pl.Expr = pl.col("number").sum()
         if column.minor_units is not None:
             unit = 10 ** (6 - column.minor_units)
-            whole, twice = total // unit, total % unit * 2
+            whole: pl.Expr = total // unit
+            twice: pl.Expr = total % unit * 2
             is_up: pl.Expr = (twice > unit) | ((twice == unit) & (whole % 2 == 1))
             return whole + is_up.cast(pl.Int64)
         return total

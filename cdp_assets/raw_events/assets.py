@@ -1,7 +1,5 @@
 """raw_events, rejected_events and import_batches as assets, by hour of receipt. What they hold is computed in layer.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
@@ -11,6 +9,7 @@ from cdp_assets.assets import (
     DECLARATIONS,
     HOURS,
     HOURS_IN_ONE_RUN,
+    Declared,
     hours_to_redo,
     open_run,
     row_count,
@@ -19,7 +18,6 @@ from cdp_assets.assets import (
     table_asset,
     views_of,
 )
-from cdp_assets.project import Project
 from cdp_assets.raw_events import checks
 from cdp_assets.raw_events.layer import update
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, LAYER, RAW_EVENTS, REJECTED_EVENTS
@@ -28,8 +26,9 @@ from cdp_resources.resources import CdpResource
 Event = dg.MaterializeResult[None] | dg.AssetCheckResult
 
 
-def build(project: Project) -> Sequence[dg.AssetsDefinition]:
+def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
     """The assets of this layer."""
+    project = declared.project
     version = f"dedupe-{project.settings.dedupe_window_hours}h"
     views = views_of(project)
     after = [DECLARATIONS.path]
@@ -72,7 +71,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
     )
     def raw_events(context: dg.AssetExecutionContext, cdp: CdpResource) -> Iterator[Event]:
         with safely_told(LAYER):
-            run = open_run(cdp, project, context)
+            run = open_run(cdp, declared, context)
             report = update(run, hours_to_redo(context))
             counts = ["received", "accepted", "duplicates", "rejected", "erased"]
             by_source = report.counts.group_by("source").agg(pl.col(counts).sum()).sort("source")

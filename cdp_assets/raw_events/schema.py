@@ -69,11 +69,14 @@ DESCRIPTIONS = {
     "hour": "Hour of receipt, UTC: the partition in Dagster",
 }
 
+DISTINCT = ("offset", "message_id", "message_key", "timestamp", "received_at", "sent_at", "properties", "context", "traits")
+
 RAW_EVENTS = TableSpec(
     LAYER,
     "raw_events",
     {**EVENT_COLUMNS, "message_key_high": pl.Int64(), "payload": pl.String()},
     partition_by="received_date",
+    distinct=(*DISTINCT, "message_key_high", "payload"),
     person="rows whose place is among the person's events",
 )
 REJECTED_EVENTS = TableSpec(

@@ -3,17 +3,14 @@
 All segments are evaluated together, whichever were asked for: they share their conditions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 
-from cdp_assets.assets import open_run, row_count, safely_told, shown, table_asset, views_of
+from cdp_assets.assets import Declared, open_run, row_count, safely_told, shown, table_asset, views_of
 from cdp_assets.pipeline import profile_columns
 from cdp_assets.profiles.schema import PROFILES
-from cdp_assets.project import Project
 from cdp_assets.segments import checks
 from cdp_assets.segments.layer import update
 from cdp_assets.segments.schema import LAYER, SEGMENT_CHANGES
@@ -23,8 +20,9 @@ MEMBERS = "segment_members"
 _TABLES = (SEGMENT_CHANGES.name, MEMBERS)
 
 
-def build(project: Project) -> Sequence[dg.AssetsDefinition]:
+def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
     """The assets of this layer."""
+    project = declared.project
     columns = profile_columns(project)
     version = f"{project.digest('segments'):x}"
     deps = [[PROFILES.layer, PROFILES.name]]
@@ -65,7 +63,7 @@ def build(project: Project) -> Sequence[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, cdp: CdpResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         with safely_told(LAYER):
-            run = open_run(cdp, project, context)
+            run = open_run(cdp, declared, context)
             report = update(run, columns)
             sizes = {row["segment"]: row for row in report.sizes.rows(named=True)}
             rows = row_count(run.lake.keyed(SEGMENT_CHANGES))

@@ -9,7 +9,9 @@ _DESKTOPS = (
     "X11; CrOS x86_64 14541.0.0",
     "Windows NT 6.1; Win64; x64",
 )
-_PHONES = tuple(f"Linux; Android {version}; {model}" for version in (12, 13, 14, 15) for model in ("Pixel 8", "SM-S921B", "K", "M2101"))
+_PHONES = tuple(
+    f"Linux; Android {version}; {model}" for version in (12, 13, 14, 15) for model in ("Pixel 8", "SM-S921B", "K", "M2101")
+)
 _KIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
 
 

@@ -10,7 +10,9 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,27 +66,49 @@ def sizes(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def charge(work: Callable[[], Mapping[str, Any] | None], watched: Path) -> Cost:
-    """Do the work and say what it cost."""
+def charge(work: Callable[[], object], watched: Path) -> Cost:
+    """Do the work and say what it cost; a mapping that it returns is what it tells."""
     before = sizes(watched)
     cpu, wall = cpu_seconds(), time.perf_counter()
     told = work()
     wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
     fresh = [size for path, (size, changed) in sizes(watched).items() if before.get(path) != (size, changed)]
-    return Cost(wall, cpu, peak_mb(), sum(fresh), len(fresh), dict(told or {}))
+    return Cost(wall, cpu, peak_mb(), sum(fresh), len(fresh), dict(told) if isinstance(told, Mapping) else {})
 
 
-def spend(step: str, timeout: float, **given: Any) -> Cost:
-    """Run a step of steps.py in a process of its own. Raises BenchError."""
+def spend(step: str, timeout: float, say: Callable[[str], None] | None = None, **given: Any) -> Cost:
+    """Run a step of steps.py in a process of its own; `say` is told each line that it writes to its error stream. Raises BenchError."""
     command = [sys.executable, "-m", "demo.bench.steps", step, json.dumps(given)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=REPOSITORY, check=False)
-    except subprocess.TimeoutExpired:
-        raise BenchError(f"step {step} was stopped after {timeout:.0f} s") from None
-    if done.returncode:
-        raise BenchError(f"step {step} ended with status {done.returncode}: {done.stderr.strip()[-2_000:]}")
-    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            process.kill()
+
+        watch = threading.Timer(timeout, stop)
+        watch.start()
+        last: deque[str] = deque(maxlen=30)
+        try:
+            for line in process.stderr:
+                last.append(line)
+                if say is not None:
+                    say(line.strip())
+            said = process.stdout.read()
+            process.wait()
+        finally:
+            watch.cancel()
+            process.kill()
+    if stopped.is_set():
+        raise BenchError(f"step {step} was stopped after {timeout:.0f} s")
+    if process.returncode:
+        raise BenchError(f"step {step} ended with status {process.returncode}: {''.join(last)[-2_000:]}")
+    return Cost(**json.loads(said.splitlines()[-1]))
 
 
 def as_json(cost: Cost) -> dict[str, Any]:

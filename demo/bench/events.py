@@ -30,7 +30,18 @@ _SHIFT = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 (PAGE, VIEWED, LISTED, SEARCHED, ADDED, REMOVED, NEWSLETTER, CONSENT, IDENTIFY, ORDER, REFUND) = range(11)
 # What happens inside a visit, and how often; orders and refunds only of people who are logged in.
-_WEIGHTS = {VIEWED: 45, PAGE: 21, LISTED: 12, ADDED: 10, SEARCHED: 5, REMOVED: 2, CONSENT: 1.5, NEWSLETTER: 0.5, ORDER: 2.8, REFUND: 0.2}
+_WEIGHTS = {
+    VIEWED: 45,
+    PAGE: 21,
+    LISTED: 12,
+    ADDED: 10,
+    SEARCHED: 5,
+    REMOVED: 2,
+    CONSENT: 1.5,
+    NEWSLETTER: 0.5,
+    ORDER: 2.8,
+    REFUND: 0.2,
+}
 _NAMES = {
     VIEWED: "Product Viewed",
     LISTED: "Product List Viewed",
@@ -120,11 +131,13 @@ class Load:
     def _kinds(chance: np.random.Generator, position: Ints, login_at: Ints) -> Ints:
         weights = np.array(list(_WEIGHTS.values()))
         bounds = np.cumsum(weights) / weights.sum()
-        kind = np.array(list(_WEIGHTS))[np.searchsorted(bounds, chance.random(len(position)), side="right").clip(0, len(bounds) - 1)]
+        kind = np.array(list(_WEIGHTS))[
+            np.searchsorted(bounds, chance.random(len(position)), side="right").clip(0, len(bounds) - 1)
+        ]
         kind[np.isin(kind, (ORDER, REFUND, NEWSLETTER)) & (position < login_at)] = VIEWED
         kind[position == 0] = PAGE
         kind[(position == login_at) & (position > 0)] = IDENTIFY
-        return kind
+        return np.asarray(kind, dtype=np.int64)
 
 
 def write_batch(inbox: Inbox, batch: Batch, lines: pl.Series) -> int:
@@ -137,7 +150,14 @@ def write_batch(inbox: Inbox, batch: Batch, lines: pl.Series) -> int:
 
 
 def fill(
-    inbox: Inbox, load: Load, events: int, until: datetime, *, batch_events: int = 125_000, days: int = 7, said: Callable[[int], None] | None = None
+    inbox: Inbox,
+    load: Load,
+    events: int,
+    until: datetime,
+    *,
+    batch_events: int = 125_000,
+    days: int = 7,
+    said: Callable[[int], None] | None = None,
 ) -> int:
     """Seal `events` events in batches whose hours are spread evenly over the `days` before `until`; the bytes written.
 
@@ -203,7 +223,9 @@ def _origins() -> pl.DataFrame:
         )
         for each in weighted
     ]
-    return pl.DataFrame(rows, {"query": pl.String, "referrer": pl.String, "campaign": pl.String, "has_click": pl.Boolean}, orient="row")
+    return pl.DataFrame(
+        rows, {"query": pl.String, "referrer": pl.String, "campaign": pl.String, "has_click": pl.Boolean}, orient="row"
+    )
 
 
 def _messages(chance: np.random.Generator, frame: pl.DataFrame, number: int) -> pl.Series:
@@ -232,7 +254,9 @@ def _messages(chance: np.random.Generator, frame: pl.DataFrame, number: int) -> 
             "referrer": origin["referrer"],
             "campaign": origin["campaign"],
         }
-    ).with_columns(is_landing=pl.Series(is_landing), is_known=pl.Series(person >= 0), is_server=pl.Series(np.isin(kind, (ORDER, REFUND))))
+    ).with_columns(
+        is_landing=pl.Series(is_landing), is_known=pl.Series(person >= 0), is_server=pl.Series(np.isin(kind, (ORDER, REFUND)))
+    )
     on_landing = [pl.when("is_landing").then(name).otherwise(pl.lit("")).alias(name) for name in ("query", "campaign")]
     texts = texts.with_columns(
         *on_landing,
@@ -288,14 +312,14 @@ def _of_product(kind: int, number: int) -> str:
     product = PRODUCTS[number]
     if kind == PAGE:
         return f'"type":"page","name":{_json(product.genre)},"properties":{{}},'
-    described = {
+    described: dict[str, object] = {
         "product_id": product.product_id,
         "name": product.name,
         "category": product.genre,
         "price": product.price / 100,
         "currency": CURRENCY,
     }
-    properties: dict[str, object] = {
+    by_kind: dict[int, dict[str, object]] = {
         VIEWED: described,
         ADDED: {**described, "quantity": 1},
         REMOVED: {**described, "quantity": 1},
@@ -303,8 +327,8 @@ def _of_product(kind: int, number: int) -> str:
         SEARCHED: {"query": product.name.split()[0].lower(), "results": number % 19 + 1},
         NEWSLETTER: {"list": "weekly"},
         CONSENT: {},
-    }[kind]
-    return f'"type":"track","event":"{_NAMES[kind]}","properties":{_json(properties)},'
+    }
+    return f'"type":"track","event":"{_NAMES[kind]}","properties":{_json(by_kind[kind])},'
 
 
 def _of_person(kind: int, person: int, place: int, cents: int) -> str:

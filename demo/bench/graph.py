@@ -1,5 +1,5 @@
 """A synthetic identity graph of any size: users with two devices, an address and a telephone, two devices in a hundred shared with somebody else, and one
-bad address that a twentieth of all users give.
+bad address that a twentieth of all users give. Every other device was there before its user logged in, so that people merge.
 
 Made as whole numbers, for the solver alone, and as the layer's tables, for the layer.
 """
@@ -38,12 +38,20 @@ class Graph:
     def nodes(self) -> int:
         return self.users * 5
 
+    def before(self) -> NDArray[np.int64]:
+        """The devices that were seen alone before any edge."""
+        return np.arange(self.users, dtype=np.int64) * 5 + 2 + np.arange(self.users) % 2
+
     def solver_input(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Nodes and edges as `solve` takes them."""
         edges = pl.DataFrame({"offset": np.arange(len(self.centre_id)), "centre_id": self.centre_id, "leaf_id": self.leaf_id})
-        edges = edges.select(packed(pl.lit(0, pl.Int64), pl.col("offset"), 1).alias("place"), "centre_id", "leaf_id")
-        ends = [edges.select("place", identifier_id=end) for end in ("centre_id", "leaf_id")]
-        first = pl.concat(ends).group_by("identifier_id").agg((pl.col("place").min() // 256) * 256)
+        place = packed(pl.lit(1, pl.Int64), pl.col("offset"))
+        born = [edges.select(place.alias("place"), identifier_id=end) for end in ("centre_id", "leaf_id")]
+        before = pl.DataFrame({"identifier_id": self.before()}).select(
+            place=pl.int_range(pl.len()) * 256, identifier_id="identifier_id"
+        )
+        first = pl.concat([before, *born]).group_by("identifier_id").agg(pl.col("place").min())
+        edges = edges.select(packed(pl.lit(1, pl.Int64), pl.col("offset"), 1).alias("place"), "centre_id", "leaf_id")
         types = pl.Series("identifier_type", _TYPES).gather((first["identifier_id"] - 1) % 5)
         return first.with_columns(types), edges
 
@@ -62,7 +70,7 @@ def graph(edges: int, seed: int) -> Graph:
 
 
 def write_tables(lake: Lake, made: Graph) -> None:
-    """The graph as batch 0 of the layer's tables, as if its events had been observed but never solved."""
+    """The graph as batches 0 (devices alone) and 1 (edges) of the layer's tables, as if their events had been observed but never solved."""
     identifiers, subjects, edges, sightings = (lake.table(each) for each in (IDENTIFIERS, EVENT_SUBJECTS, EDGES, SIGHTINGS))
     for start in range(0, made.nodes, _CHUNK):
         ids = np.arange(start, min(start + _CHUNK, made.nodes), dtype=np.int64)
@@ -72,18 +80,29 @@ def write_tables(lake: Lake, made: Graph) -> None:
             pl.format("v{}", "identifier_id").alias("identifier"),
             identifier_key=pl.col("identifier_id") * 0x9E3779B1,
         )
-        _append(identifiers, frame, {CURSOR: 0, "next_id": made.nodes + 1})
+        _append(identifiers, frame, {CURSOR: 1, "next_id": made.nodes + 1})
+    alone = made.before()
+    _append(subjects, _events(0, np.arange(len(alone))).with_columns(subject_id=alone, message_key=pl.col("offset")), {CURSOR: 0})
     for start in range(0, len(made.centre_id), _CHUNK):
-        stop = min(start + _CHUNK, len(made.centre_id))
-        offset = np.arange(start, stop, dtype=np.int64)
-        at = pl.Series("at", offset * 100_000).cast(pl.Duration("us")) + _FIRST
-        frame = pl.DataFrame({"offset": offset, "centre_id": made.centre_id[start:stop], "leaf_id": made.leaf_id[start:stop]})
-        frame = frame.with_columns(pl.lit(0, pl.Int64).alias("batch_seq"), at.cast(pl.Datetime("us", "UTC")), position=pl.lit(1, pl.Int64))
-        _append(edges, frame.with_columns(message_id=pl.format("m{}", "offset")), {CURSOR: 0})
-        told = frame.with_columns(subject_id=pl.col("centre_id"), message_key=pl.col("offset"))
-        _append(subjects, told, {CURSOR: 0})
-        seen = frame.filter((pl.col("leaf_id") - 1) % 5 < 3).with_columns(pl.col("at").dt.truncate("1h").alias("hour"), first_at="at", last_at="at")
-        _append(sightings, seen.rename({"leaf_id": "identifier_id", "centre_id": "user_id"}), {CURSOR: 0})
+        part = slice(start, min(start + _CHUNK, len(made.centre_id)))
+        frame = _events(1, np.arange(part.start, part.stop)).with_columns(
+            position=pl.lit(1, pl.Int64),
+            centre_id=made.centre_id[part],
+            leaf_id=made.leaf_id[part],
+            message_id=pl.format("m{}", "offset"),
+        )
+        _append(edges, frame, {CURSOR: 1})
+        _append(subjects, frame.with_columns(subject_id="centre_id", message_key="offset"), {CURSOR: 1})
+        seen = frame.filter((pl.col("leaf_id") - 1) % 5 < 3).with_columns(
+            hour=pl.col("at").dt.truncate("1h"), first_at="at", last_at="at"
+        )
+        _append(sightings, seen.rename({"leaf_id": "identifier_id", "centre_id": "user_id"}), {CURSOR: 1})
+
+
+def _events(batch_seq: int, offset: NDArray[np.int64]) -> pl.DataFrame:
+    at = pl.Series("at", offset * 100_000).cast(pl.Duration("us"))
+    frame = pl.DataFrame({"offset": offset, "at": at}).with_columns(batch_seq=pl.lit(batch_seq, pl.Int64))
+    return frame.with_columns(at=(pl.lit(_FIRST) + pl.col("at")).cast(pl.Datetime("us", "UTC")))
 
 
 def _append(table: Table, frame: pl.DataFrame, marks: dict[str, int]) -> None:

@@ -5,12 +5,12 @@ Every measurement is a process of its own. Figures in, no judgement: goals are i
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from cdp_resources.home import REPOSITORY, Home
@@ -39,7 +39,9 @@ def measure_layers(home: Home, events: int, seed: int, only: Sequence[str], say:
     """
     inbox = Inbox(home.inbox)
     began = time.perf_counter()
-    size = fill(inbox, Load(seed, events), events, UNTIL, batch_events=BATCH_EVENTS, said=lambda done: say(f"load: {done:,} events"))
+    size = fill(
+        inbox, Load(seed, events), events, UNTIL, batch_events=BATCH_EVENTS, said=lambda done: say(f"load: {done:,} events")
+    )
     load = {"events_per_second": events / (time.perf_counter() - began), "bytes": size}
     wanted = list(LAYERS) if not only else list(LAYERS)[: max(list(LAYERS).index(each) for each in only) + 1]
     floors: dict[str, list[Cost]] = {"one thread": [], "default threads": []}
@@ -66,7 +68,9 @@ def measure_layers(home: Home, events: int, seed: int, only: Sequence[str], say:
     }
 
 
-def measure_increments(home: Home, events: int, seed: int, rounds: int, run_command: Sequence[str] | None, say: Say) -> dict[str, Any]:
+def measure_increments(
+    home: Home, events: int, seed: int, rounds: int, run_command: Sequence[str] | None, say: Say
+) -> dict[str, Any]:
     """Add 10,000 events at a time to what is there, and bring every layer up to them in one process; and once by `run_command`."""
     inbox, load = Inbox(home.inbox), Load(seed, events)
     rows = []
@@ -97,19 +101,21 @@ def _add(inbox: Inbox, load: Load) -> None:
 
 
 def _timed(command: Sequence[str], home: Home, timeout: float) -> float:
-    import os
-
     began = time.perf_counter()
     environment = {**os.environ, "CDP_HOME": str(home.root), "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(list(command), env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        list(command), env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=False
+    )
     if done.returncode:
-        raise BenchError(f"{' '.join(command[2:])} ended with status {done.returncode}: {(done.stdout + done.stderr).strip()[-1_500:]}")
+        raise BenchError(
+            f"{' '.join(command[2:])} ended with status {done.returncode}: {(done.stdout + done.stderr).strip()[-1_500:]}"
+        )
     return time.perf_counter() - began
 
 
 def measure_identity(home: Home, edges: int, seed: int, say: Say) -> dict[str, Any]:
     """The solver alone, and a build of the whole layer, on a synthetic graph."""
-    given = {"home": str(home.root), "edges": edges, "seed": seed, "as_of": LAST_AT.isoformat()}
+    given: dict[str, Any] = {"home": str(home.root), "edges": edges, "seed": seed, "as_of": LAST_AT.isoformat()}
     say(f"identity: solving {edges:,} edges")
     solved = spend("identity_solve", patience(edges), **given)
     say("identity: writing the graph as tables")
@@ -121,23 +127,15 @@ def measure_identity(home: Home, edges: int, seed: int, say: Say) -> dict[str, A
 
 def measure_state(home: Home, increments: int, seed: int, say: Say) -> dict[str, Any]:
     """Many increments of 10,000 events into an empty lake: what each costs, how many files there are, how long a query takes."""
-    cost = spend(
-        "state",
-        300.0 + increments * 60.0,
-        home=str(home.root),
-        as_of=UNTIL.isoformat(),
-        increments=increments,
-        seed=seed,
-        added=INCREMENT_EVENTS,
-        progress=str(_progress(home.root)),
-    ) if increments else None
-    say(f"state: {increments} increments")
-    assert cost is not None
-    return {"increments": increments, "added": INCREMENT_EVENTS, **cost.told, "peak_mb": cost.peak_mb}
-
-
-def _progress(root: Path) -> Path:
-    return root / "progress"
+    given: dict[str, Any] = {
+        "home": str(home.root),
+        "increments": increments,
+        "seed": seed,
+        "added": INCREMENT_EVENTS,
+        "until": UNTIL.isoformat(),
+    }
+    cost = spend("state", 300.0 + increments * 30.0, say, **given)
+    return {"increments": increments, "added": INCREMENT_EVENTS, "peak_mb": cost.peak_mb, **cost.told}
 
 
 def median(costs: Sequence[dict[str, Any]], name: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import json
 import os
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEYS = {"CDP_WEB_WRITE_KEY": "demo-web-key", "CDP_SERVER_WRITE_KEY": "demo-server-key"}
@@ -48,3 +51,17 @@ def ask(home: Path, sql: str) -> list[dict[str, Any]]:
     assert done.status == 0, done.err
     found: list[dict[str, Any]] = done.json
     return found
+
+
+def post(url: str, key: str, message: dict[str, Any], path: str = "/v1/track") -> int:
+    """Send a message to a collector over a connection of its own; the status of the answer."""
+    parts = urlsplit(url)
+    assert parts.hostname
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+    try:
+        authorization = "Basic " + base64.b64encode(f"{key}:".encode()).decode()
+        headers = {"Authorization": authorization, "Content-Type": "application/json"}
+        connection.request("POST", path, json.dumps(message), headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()

@@ -1,0 +1,259 @@
+"""Erasing one person from everything under CDP_HOME, and proving it by looking. It can be killed at any moment and run again.
+
+Order: journal, inbox, tables in the order of the data, then the layers bring other people up to date, then old files go, then every file is looked into.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import polars as pl
+
+from cdp_assets.identity_graph.schema import IDENTIFIERS, IDENTITY_MAP
+from cdp_assets.privacy import journal as journals
+from cdp_assets.privacy.journal import Journal
+from cdp_assets.privacy.person import Person
+from cdp_assets.privacy.removal import clean, identity_effects, remove
+from cdp_assets.privacy.schema import ERASURES, LAYER
+from cdp_assets.privacy.search import Holdings, Layers, holdings, packed, spellings, unpacked
+from cdp_assets.privacy.values import Identifier, Wanted
+from cdp_assets.run import Run
+from cdp_resources.traces import Traces, look
+
+WRITERS = ("raw_events", "enriched_events", "identity_graph", "consent", "profiles", "segments", "attribution", "sync_log")
+"""Locks in the order in which they are taken: that of the data, as every run takes them one by one."""
+ATTEMPTS = 3
+"""Times that what arrived about the person while they were erased is erased too."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Ask = Callable[[Sequence[int]], Mapping[str, str]]
+"""Has vendors remove what they got of some profiles: sync -> what is still there, and why."""
+Forget = Callable[[Sequence[int], Sequence[str]], Mapping[str, int]]
+"""Removes records of profiles and keys from the ledger and from files of destinations, while no sync runs: rows by place."""
+
+
+@dataclass(frozen=True)
+class ErasureReport:
+    """What was done. It holds no value of anybody."""
+
+    erasure_id: str
+    is_done: bool
+    identifiers: int
+    only_by_place: int
+    """Identifiers too short or too general to be looked for in bytes; looked for where identifiers stand."""
+    shared: int
+    events: int
+    others_events: int
+    removed: Mapping[str, int]
+    is_identity_rebuilt: bool
+    """Identity was solved again from all events, because other people's identifiers were linked to the person's."""
+    destinations: Mapping[str, str]
+    is_asked: bool
+    traces: Traces
+    left: int
+    """Events and lines that still hold one of the identifiers after the last pass."""
+
+
+def begin(person: Person, erasure_id: str, requested_at: datetime, request_hash: str) -> Journal:
+    """The journal of a new erasure; nothing is written yet."""
+    return Journal(
+        erasure_id=erasure_id,
+        requested_at=(requested_at - _EPOCH) // timedelta(microseconds=1),
+        request_hash=request_hash,
+        profile_ids=[person.profile_id],
+        identifiers=[(each.identifier_type, each.identifier, each.identifier_id) for each in person.own],
+        shared_count=len(person.shared),
+    )
+
+
+def erase(
+    run: Run,
+    layers: Layers,
+    journal: Journal,
+    now: Callable[[], datetime],
+    *,
+    ask: Ask | None,
+    forget: Forget,
+    told: Callable[[int], None] = lambda _: None,
+) -> ErasureReport:
+    """Carry out an erasure, or finish one. Without `ask` destinations keep what they have; with it, and something left at one of them,
+    the ledger keeps what it knows and the erasure stays incomplete. `told` is told how many bytes more were looked at.
+    """
+    with run.writing(LAYER):
+        journals.save(run.home.root, journal)
+        run.checkpoint("journal")
+        traces, left = Traces(), -1
+        if not journal.is_removing:
+            layers.update()
+        journal.is_rebuild = journal.is_rebuild or journal.is_removing  # others may have been computed from half of it
+        for _ in range(ATTEMPTS):
+            with _alone(run):
+                run.inbox.seal_open()
+                _remove_found(run, layers, journal)
+            layers.update()
+            journal.destinations = dict(ask(journal.profile_ids)) if ask is not None else {}
+            run.checkpoint("destinations asked")
+            with _alone(run):
+                run.inbox.seal_open()
+                wanted = _wanted(run, journal)
+                _count(journal, clean(run, layers, journal, wanted.needles))
+                if not journal.destinations:
+                    _count(journal, forget(journal.profile_ids, sorted({*wanted.needles.exact, *wanted.needles.folded})))
+                _drop_derived(run)
+                run.checkpoint("derived files")
+                left = _still_there(run, layers, journal, wanted)
+                run.say("looking into every file")
+                traces = look(run.home.root, wanted.needles, [journals.path(run.home.root, journal)], told)
+            if left == 0 and traces.is_clean:
+                break
+        is_done = not journal.destinations and left == 0 and traces.is_clean
+        report = _report(run, journal, traces, left, is_asked=ask is not None, is_done=is_done)
+        _record(run, journal, report, now())
+        run.checkpoint("erasure recorded")
+        if is_done:
+            journals.remove(run.home.root, journal)
+        return report
+
+
+@contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Hold every writer's lock, in their order."""
+    with ExitStack() as stack:
+        for layer in WRITERS:
+            stack.enter_context(run.writing(layer))
+        yield
+
+
+def _wanted(run: Run, journal: Journal) -> Wanted:
+    folded = frozenset(each.type for each in run.project.identity.identifiers if each.normalise in ("lower", "email"))
+    identifiers = tuple(Identifier(*each) for each in journal.identifiers)
+    return Wanted(identifiers, frozenset((kind, text) for kind, text in journal.spellings), folded)
+
+
+def _remove_found(run: Run, layers: Layers, journal: Journal) -> None:
+    """Look, remember in the journal, remove."""
+    run.say("looking for the person's events")
+    _meet_again(run, journal)
+    wanted = _wanted(run, journal)
+    found = holdings(run, layers, wanted, journal.profile_ids, journal.places)
+    told = spellings(run, layers, found.accepted, wanted)
+    if told - wanted.spellings:
+        journal.spellings = sorted(told | wanted.spellings)
+        wanted = _wanted(run, journal)
+        found = holdings(run, layers, wanted, journal.profile_ids, journal.places)
+    _note(run, layers, journal, wanted, found)
+    journal.is_removing = True
+    journals.save(run.home.root, journal)
+    run.checkpoint("journal of places")
+    run.say(f"removing {len(journal.places):,} events")
+    _count(journal, remove(run, layers, journal, found))
+    journals.save(run.home.root, journal)
+
+
+def _meet_again(run: Run, journal: Journal) -> None:
+    """The numbers that the person's identifiers have now, which are others when something about them arrived meanwhile."""
+    pairs = {(kind, value) for kind, value, _ in journal.identifiers}
+    rows = run.lake.table(IDENTIFIERS).scan().filter(pl.col("identifier").is_in(sorted({value for _, value in pairs})))
+    fresh = [
+        row for row in rows.select("identifier_type", "identifier", "identifier_id").collect().iter_rows() if row[:2] in pairs
+    ]
+    journal.identifiers = sorted({*((kind, value, number) for kind, value, number in journal.identifiers), *fresh})
+    ids = [each[2] for each in journal.identifiers]
+    identity = run.lake.keyed(IDENTITY_MAP)
+    ever = identity.scan().filter(pl.col("identifier_id").is_in(ids)).select("profile_id").unique().collect()["profile_id"]
+    ever = pl.concat([ever, pl.Series(journal.profile_ids, dtype=pl.Int64)]).unique()
+    candidates = identity.scan(tiers=["base", "delta"]).filter(pl.col("profile_id").is_in(ever.implode())).select("identifier_id")
+    now = identity.current(candidates.unique().collect())
+    theirs = now.filter(~pl.col("identifier_id").is_in(ids) & pl.col("valid_from").is_null() & pl.col("valid_to").is_null())
+    of_others = set(theirs["profile_id"].to_list()) - set(journal.profile_ids)
+    journal.profile_ids = sorted({*journal.profile_ids, *ever.to_list()} - of_others)
+    journal.former_profile_ids = sorted({*journal.former_profile_ids, *(of_others & set(ever.to_list()))})
+
+
+def _note(run: Run, layers: Layers, journal: Journal, wanted: Wanted, found: Holdings) -> None:
+    touched, is_rebuild = identity_effects(run, layers, wanted, found.accepted)
+    fresh = len(set(packed(found.accepted)) - set(journal.places))
+    journal.others_events += min(found.others_events, fresh)
+    journal.places = sorted({*journal.places, *packed(found.accepted)})
+    journal.touched = sorted({*journal.touched, *touched})
+    journal.is_rebuild = journal.is_rebuild or is_rebuild
+
+
+def _count(journal: Journal, removed: Mapping[str, int]) -> None:
+    for name, count in removed.items():
+        journal.removed[name] = journal.removed.get(name, 0) + count
+
+
+def _drop_derived(run: Run) -> None:
+    """Files that are made of the tables and of nothing else: the next run makes them again."""
+    for folder in (run.home.marts, run.home.root / "tmp"):
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def _still_there(run: Run, layers: Layers, journal: Journal, wanted: Wanted) -> int:
+    again = holdings(run, layers, wanted, journal.profile_ids, ())
+    pairs = {(each.identifier_type, each.identifier) for each in wanted.identifiers}
+    rows = run.lake.table(IDENTIFIERS).scan().filter(pl.col("identifier").is_in(sorted({value for _, value in pairs})))
+    known = sum(row in pairs for row in rows.select("identifier_type", "identifier").collect().iter_rows())
+    return again.accepted.height + again.rejected.height + again.lines.height + known
+
+
+def _report(run: Run, journal: Journal, traces: Traces, left: int, *, is_asked: bool, is_done: bool) -> ErasureReport:
+    wanted = _wanted(run, journal)
+    names = {(each.identifier_type, each.identifier) for each in wanted.identifiers}
+    return ErasureReport(
+        journal.erasure_id,
+        is_done,
+        len(names),
+        wanted.only_by_place,
+        journal.shared_count,
+        len(unpacked(journal.places)),
+        journal.others_events,
+        dict(sorted(journal.removed.items())),
+        journal.is_rebuild,
+        dict(journal.destinations),
+        is_asked,
+        traces,
+        left,
+    )
+
+
+def proof(report: ErasureReport) -> dict[str, object]:
+    """What the row of erasures keeps, and `--json` shows: counts and names of files."""
+    return {
+        "identifiers": report.identifiers,
+        "identifiers_not_looked_for_in_bytes": report.only_by_place,
+        "shared_identifiers_kept": report.shared,
+        "events": report.events,
+        "events_of_others_that_named_them": report.others_events,
+        "rows_removed": dict(report.removed),
+        "is_identity_rebuilt": report.is_identity_rebuilt,
+        "destinations": dict(report.destinations),
+        "files": report.traces.files,
+        "bytes": report.traces.bytes,
+        "columns_and_compressed_files": report.traces.parts,
+        "hits": dict(report.traces.hits),
+        "unreadable": list(report.traces.unreadable),
+        "events_and_lines_left": report.left,
+    }
+
+
+def _record(run: Run, journal: Journal, report: ErasureReport, at: datetime) -> None:
+    row = {
+        "erasure_id": journal.erasure_id,
+        "requested_at": _EPOCH + timedelta(microseconds=journal.requested_at),
+        "finished_at": at,
+        "profile_count": 1,
+        "rows_removed": sum(report.removed.values()),
+        "tables": len([name for name in report.removed if name != "inbox"]),
+        "status": "done" if report.is_done else "incomplete",
+        "proof": msgspec.json.encode(proof(report)).decode(),
+        "request_hash": journal.request_hash,
+    }
+    run.lake.table(ERASURES).write(pl.DataFrame([row], schema=ERASURES.schema), {})

@@ -1,0 +1,213 @@
+"""`cdp run`: everything that was received before it began is sealed, derived and sent, through Dagster in this process.
+
+What is derived is decided by the assets; here are the runs, what a person sees of them, and the exit status.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import click
+import dagster as dg
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+import definitions
+from cdp_assets.assets import HOURS, Declared
+from cdp_assets.pipeline import prepare
+from cdp_assets.project import Project
+from cdp_resources.dagster_home import ensure_instance
+from cdp_resources.home import Home, config_dir
+from cdp_resources.inbox import Inbox
+from cdp_resources.lake import Lake
+from cdp_resources.resources import instant
+from sensors.jobs import CONFIG, DERIVED, RECEIVED, SYNCS, UPDATE, WRITING, pending_tags
+from sensors.pending import pending
+from sensors.under_way import alive, under_way
+
+MOST_ROUNDS = 100
+"""Runs of one `cdp run`: batches that are sealed meanwhile are taken too, but a flood never keeps it going for ever."""
+
+
+@dataclass
+class RunOutcome:
+    """What came of it."""
+
+    rounds: int = 0
+    """Dagster runs."""
+    run_ids: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """What failed, safe to show: checks as `layer/table: check`, else steps with the reason."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything was derived, and every blocking check passed."""
+        return not self.failures
+
+
+def run_all(
+    home: Home,
+    project: Project,
+    *,
+    full: bool = False,
+    as_of: datetime | None = None,
+    sync: bool = True,
+    allow_removals: Sequence[str] = (),
+    say: Callable[[str], None] = lambda _message: None,
+) -> RunOutcome:
+    """Seal what was acknowledged, and materialise what is pending until nothing is, on the instance under `home`.
+
+    The environment must name the same home (`CDP_HOME`). A failed check or step ends it; nothing is raised for one.
+    """
+    Inbox(home.inbox).seal_open()
+    prepare(Lake(home.lake), project)
+    outcome = RunOutcome()
+    instance = dg.DagsterInstance.from_config(str(ensure_instance(home)))
+    with _listening(say), alive(home) as tags:
+        under_way(instance, home, WRITING)  # marks the runs of processes that are gone
+        job = definitions.build(Declared(project)).resolve_job_def(UPDATE)
+        waits = pending(home, project)
+        while outcome.rounds < MOST_ROUNDS:
+            layers = (
+                (CONFIG, *RECEIVED, *DERIVED)
+                if waits.batches or full or "enriched_events" in waits.behind
+                else (CONFIG, *DERIVED)
+            )
+            hours = pending_tags(waits.hours[0], waits.hours[-1], HOURS) if waits.hours else {}
+            result = job.execute_in_process(
+                instance=instance,
+                tags={**tags, **hours},
+                run_config=_config(full, as_of, sync, allow_removals),
+                asset_selection=_selected(job, {*layers, *([SYNCS] if sync else [])}),
+                raise_on_error=False,
+            )
+            outcome.rounds += 1
+            outcome.run_ids.append(result.run_id)
+            if not result.success:
+                outcome.failures = list(_failures(result))
+                break
+            full = False  # what comes now is new
+            waits = pending(home, project)
+            if not waits.is_anything:
+                break
+    instance.dispose()
+    return outcome
+
+
+def _selected(job: dg.JobDefinition, groups: set[str]) -> list[dg.AssetKey]:
+    assets = job.asset_layer.asset_graph
+    return [key for key in job.asset_layer.executable_asset_keys if assets.get(key).group_name in groups]
+
+
+def _config(full: bool, as_of: datetime | None, sync: bool, allow_removals: Sequence[str]) -> dict[str, Any]:
+    cdp = {"full": full, **({"as_of": as_of.isoformat()} if as_of else {})}
+    ops = {"ops": {SYNCS: {"config": {"allow_removals": list(allow_removals)}}}} if sync else {}
+    return {"resources": {"cdp": {"config": cdp}}, "loggers": {"progress": {}}, **ops}
+
+
+def _failures(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+    """Failed blocking checks, then steps that failed for another reason."""
+    of_checks = set()
+    for found in result.get_asset_check_evaluations():
+        if not found.passed and found.severity == dg.AssetCheckSeverity.ERROR:
+            counts = {name: value.value for name, value in found.metadata.items() if isinstance(value.value, int | float)}
+            told = ", ".join(f"{name} {value:g}" for name, value in counts.items())
+            yield f"{found.asset_key.to_user_string()}: {found.check_name}{f' ({told})' if told else ''}"
+            of_checks.add(found.asset_key.path[0])
+    for event in result.all_events:
+        if event.is_step_failure and event.step_key not in of_checks:
+            yield f"{event.step_key}: {_reason(event)}"
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    """A failure in the words that the assets chose; those of a library may hold values."""
+    data = event.step_failure_data
+    if data.user_failure_data is not None and data.user_failure_data.description:
+        return str(data.user_failure_data.description)
+    error = data.error
+    while error is not None and error.cls_name != "LayerError":
+        error = error.cause
+    return error.message.strip().removeprefix("cdp_assets.assets.LayerError: ") if error else "failed; see the run in Dagster"
+
+
+class _Listener(logging.Handler):
+    """Hands on what a run says, without Dagster's own events but for the beginning of steps."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        meta: dict[str, Any] = getattr(record, "dagster_meta", {})
+        event = meta.get("dagster_event")
+        if event is None:
+            self._say(str(meta.get("orig_message") or record.getMessage()))
+        elif event.event_type == dg.DagsterEventType.STEP_START:
+            self._say(f"{event.step_key}…")
+
+
+@contextmanager
+def _listening(say: Callable[[str], None]) -> Iterator[None]:
+    logger = logging.getLogger(definitions.PROGRESS)
+    handler = _Listener(say)
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextmanager
+def shown_progress() -> Iterator[Callable[[str], None]]:
+    """A line that says what is being done, on a terminal only."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _message: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("looking at what waits")
+        yield lambda message: progress.update(task, description=message)
+
+
+@click.command(name="run")
+@click.option("--full", is_flag=True, help="Build every layer again from the inbox. Destinations are sent nothing a second time.")
+@click.option("--as-of", metavar="T", default=None, help="The instant that counts as now, ISO 8601; by default this one.")
+@click.option("--no-sync", is_flag=True, help="Leave the destinations alone.")
+@click.option(
+    "--allow-removals",
+    metavar="SYNC",
+    multiple=True,
+    help="Let this sync remove more records than its max_removal_share allows, once.",
+)
+@click.pass_context
+def run(context: click.Context, full: bool, as_of: str | None, no_sync: bool, allow_removals: tuple[str, ...]) -> None:
+    """Bring every table up to what was received, check it, and send destinations what changed.
+
+    Exit status 1 when a check that must pass did not, or a destination took nothing; the reason is printed.
+    """
+    project = Project.load(config_dir())
+    unknown = sorted(set(allow_removals) - {each.sync for each in project.syncs})
+    if unknown:
+        raise click.BadParameter(
+            f"no sync {', '.join(unknown)}; there are {', '.join(each.sync for each in project.syncs) or 'none'}",
+            param_hint="--allow-removals",
+        )
+    try:
+        now = instant(as_of) if as_of else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--as-of") from None
+    home = Home.from_env()
+    os.environ["DAGSTER_HOME"] = str(ensure_instance(home))
+    with shown_progress() as say:
+        outcome = run_all(home, project, full=full, as_of=now, sync=not no_sync, allow_removals=allow_removals, say=say)
+    for each in outcome.failures:
+        click.echo(each, err=True)
+    context.exit(0 if outcome.is_done else 1)

@@ -1,0 +1,81 @@
+"""The sensor that runs the syncs apart from the rest: when people changed without them, or a destination left something behind."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import dagster as dg
+
+from cdp_assets.assets import Declared
+from cdp_assets.consent.schema import CONSENTS
+from cdp_assets.destination_syncs.assets import (
+    FAILED,
+    LEFT_BEHIND,
+    RUNS,
+    SEEN_CONSENTS,
+    SEEN_PROFILES,
+    SEEN_SEGMENTS,
+)
+from cdp_assets.destination_syncs.layer import LAYER
+from cdp_assets.profiles.schema import PROFILES
+from cdp_assets.segments.schema import SEGMENT_CHANGES
+from cdp_resources import clock
+from cdp_resources.home import Home
+from cdp_resources.lake import Lake
+from sensors import decisions
+from sensors.jobs import ACTIVATE_JOB, WRITING
+from sensors.pending import pending
+from sensors.under_way import under_way
+
+_SEEN = {SEEN_SEGMENTS: SEGMENT_CHANGES, SEEN_PROFILES: PROFILES, SEEN_CONSENTS: CONSENTS}
+
+
+def segments_changed(declared: Declared) -> dg.SensorDefinition:
+    """The sensor under these declarations."""
+
+    @dg.sensor(
+        name="segments_changed",
+        job=ACTIVATE_JOB,
+        minimum_interval_seconds=10,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Sends to destinations what a run left out (`cdp run --no-sync`), and tries again what a destination did not take.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        home, now = Home.from_env(), clock.now()
+        lake = Lake(home.lake)
+        versions = tuple(lake.keyed(spec).newest_version for spec in _SEEN.values())
+        last = _last_run(context.instance, now.timestamp())
+        retries = _retries(context.cursor, versions)
+        decided = decisions.activate(
+            len(declared.mistakes),
+            len(declared.project.syncs),
+            under_way(context.instance, home, WRITING),
+            pending(home, declared.project).is_anything,
+            versions,
+            last,
+            retries,
+        )
+        if isinstance(decided, decisions.Skip):
+            return dg.SkipReason(decided.reason)
+        is_retry = last is not None and last.versions == versions
+        context.update_cursor(json.dumps({"versions": versions, "retries": retries + 1 if is_retry else 0}))
+        return dg.RunRequest(decided.run_key)
+
+    return sensor
+
+
+def _retries(cursor: str | None, versions: tuple[int, ...]) -> int:
+    """How often what these versions left behind was tried again."""
+    known = json.loads(cursor) if cursor else {}
+    return int(known["retries"]) if known.get("versions") == list(versions) else 0
+
+
+def _last_run(instance: dg.DagsterInstance, now: float) -> decisions.Activated | None:
+    """What the last run of the syncs told Dagster."""
+    event = instance.get_latest_materialization_event(dg.AssetKey([LAYER, RUNS]))
+    if event is None or event.asset_materialization is None:
+        return None
+    told: dict[str, Any] = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    versions = tuple(int(told.get(name, -1)) for name in _SEEN)
+    return decisions.Activated(versions, int(told.get(LEFT_BEHIND, 0)) + int(told.get(FAILED, 0)), now - event.timestamp)

@@ -1,0 +1,113 @@
+"""When to do what: every decision of the sensors as a pure function of what they saw. Nothing here reads, or knows Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SEAL_AFTER_SECONDS = 10.0
+"""What was received waits at most this long (and a tick) before it is made a batch."""
+FIRST_RETRY_SECONDS = 30.0
+LONGEST_RETRY_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Nothing is to be done, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """Something is to be done."""
+
+    run_key: str
+    """Equal keys ask for the same run: it is launched once."""
+    hours: tuple[str, ...] = ()
+    """First and last hour of receipt that wait; none when only later layers are behind."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the sensor for new events saw."""
+
+    mistakes: int
+    """Mistakes in config/."""
+    under_way: int
+    """Runs that are queued or running."""
+    batches: int
+    highest_batch: int
+    hours: tuple[str, ...]
+    behind: tuple[str, ...]
+    state: str
+    """See sensors.pending.Pending."""
+    failures: int = 0
+    """Runs that failed since the last that did not."""
+    since_failure: float = 0.0
+    """Seconds since the last of them ended."""
+
+
+def seals(open_bytes: int, open_seconds: float, under_way: int) -> bool:
+    """Whether what is being received is to be made a batch now. `open_seconds`: how long the sensor has seen bytes waiting."""
+    return open_bytes > 0 and open_seconds >= SEAL_AFTER_SECONDS and under_way == 0
+
+
+def wait_after(failures: int) -> float:
+    """Seconds to wait after so many failures in a row: twice as long after each, up to an hour."""
+    return min(FIRST_RETRY_SECONDS * 2.0 ** (failures - 1), LONGEST_RETRY_SECONDS) if failures else 0.0
+
+
+def bring_up_to_date(seen: Seen) -> Request | Skip:
+    """Whether the graph is to be brought up to what was received, as one run for all of it."""
+    if seen.mistakes:
+        return Skip(f"config/ has {seen.mistakes} mistakes; what is received waits. See the check of config/declarations")
+    if not seen.batches and not seen.behind:
+        return Skip(f"every table is up to batch {seen.highest_batch}" if seen.highest_batch >= 0 else "nothing was received yet")
+    if seen.under_way:
+        return Skip(f"{seen.under_way} runs are under way; what waits is taken after them")
+    left = wait_after(seen.failures) - seen.since_failure
+    if left > 0:
+        return Skip(f"the last {seen.failures} runs failed; the next attempt is in {left:.0f} s")
+    about = f"batch-{seen.highest_batch}" if seen.batches else f"behind-{seen.state}"
+    run_key = f"{about}-retry-{seen.failures}" if seen.failures else about
+    return Request(run_key, (seen.hours[0], seen.hours[-1]) if seen.hours else ())
+
+
+@dataclass(frozen=True)
+class Activated:
+    """What the sensor for the syncs saw of their last run."""
+
+    versions: tuple[int, ...]
+    """Versions of what it sent."""
+    unsettled: int
+    """Records that were left behind, and syncs that failed."""
+    since: float
+    """Seconds since it ended."""
+
+
+def activate(
+    mistakes: int, syncs: int, under_way: int, waits: bool, versions: Sequence[int], last: Activated | None, retries: int
+) -> Request | Skip:
+    """Whether the syncs are to run apart from the rest: people changed since their last run, or something was left behind.
+
+    `versions` are those of what would be sent, `waits` says that a run of all is due anyhow, `retries` how often what was left
+    behind was tried again.
+    """
+    if mistakes:
+        return Skip(f"config/ has {mistakes} mistakes; nothing is sent")
+    if not syncs:
+        return Skip("no sync is declared")
+    if not any(versions):
+        return Skip("there is nobody to send yet")
+    if under_way or waits:
+        return Skip("a run that sends is under way or due")
+    about = "-".join(map(str, versions))
+    if last is None or tuple(versions) != last.versions:
+        return Request(f"people-{about}")
+    if last.unsettled:
+        left = wait_after(retries + 1) - last.since
+        if left > 0:
+            return Skip(f"{last.unsettled} records or syncs were left behind; the next attempt is in {left:.0f} s")
+        return Request(f"people-{about}-retry-{retries + 1}")
+    return Skip("destinations have everything")

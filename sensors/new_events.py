@@ -1,0 +1,68 @@
+"""The sensor that brings the graph up to what was received: one run for all that waits."""
+
+from __future__ import annotations
+
+import json
+
+import dagster as dg
+
+from cdp_assets.assets import HOURS, Declared
+from cdp_resources import clock
+from cdp_resources.home import Home
+from cdp_resources.inbox import Inbox
+from sensors import decisions
+from sensors.jobs import REFRESH, REFRESH_JOB, UPDATE, UPDATE_JOB, WRITING, pending_tags
+from sensors.pending import pending
+from sensors.under_way import failures, under_way
+
+
+def new_events(declared: Declared) -> dg.SensorDefinition:
+    """The sensor under these declarations."""
+
+    @dg.sensor(
+        name="new_events",
+        jobs=[UPDATE_JOB, REFRESH_JOB],
+        minimum_interval_seconds=5,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Makes batches of what is being received, and launches one run for everything that waits.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        home, now = Home.from_env(), clock.now()
+        inbox = Inbox(home.inbox)
+        busy = under_way(context.instance, home, WRITING)
+        open_since = _open_since(context.cursor)
+        open_bytes = inbox.pending_bytes()
+        if not open_bytes:
+            open_since = None
+        elif open_since is None:
+            open_since = now.timestamp()
+        if open_since is not None and decisions.seals(open_bytes, now.timestamp() - open_since, busy):
+            inbox.seal_open()
+            open_since = None
+        context.update_cursor(json.dumps({"open_since": open_since}))
+        waits = pending(home, declared.project)
+        job = UPDATE if waits.hours else REFRESH
+        count, since = failures(context.instance, job, now)
+        seen = decisions.Seen(
+            mistakes=len(declared.mistakes),
+            under_way=busy,
+            batches=waits.batches,
+            highest_batch=waits.highest_batch,
+            hours=waits.hours,
+            behind=waits.behind,
+            state=waits.state,
+            failures=count,
+            since_failure=since,
+        )
+        decided = decisions.bring_up_to_date(seen)
+        if isinstance(decided, decisions.Skip):
+            return dg.SkipReason(decided.reason)
+        tags = pending_tags(*decided.hours, HOURS) if len(decided.hours) == 2 else {}
+        return dg.SensorResult(run_requests=[dg.RunRequest(decided.run_key, job_name=job, tags=tags)])
+
+    return sensor
+
+
+def _open_since(cursor: str | None) -> float | None:
+    found = json.loads(cursor).get("open_since") if cursor else None
+    return float(found) if found is not None else None

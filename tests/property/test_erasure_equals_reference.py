@@ -1,0 +1,77 @@
+"""Generated histories in which people are erased: what is left equals the reference on a history without the erased lines, at once, after later
+batches with copies of erased messages, after crashes, and after a full rebuild.
+
+`CDP_HISTORIES` sets how many, `CDP_FIRST_HISTORY` where to begin.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.property import declarations, histories
+from tests.property.erasure_harness import ErasingWorld, chosen, crash_at, expected, rows_with, without_copies
+from tests.property.pipeline_harness import differences
+from tests.property.test_pipeline_equals_reference import named
+
+FIRST = int(os.environ.get("CDP_FIRST_HISTORY", "0"))
+COUNT = int(os.environ.get("CDP_HISTORIES", "12"))
+
+
+class Crash(BaseException):
+    """A kill between two commits."""
+
+
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + COUNT))
+def test_what_is_left_equals_the_reference_on_the_lines_that_are_left(seed: int, tmp_path: Path) -> None:
+    random = Random(f"erasure {seed}")
+    declared = declarations.declarations(seed)
+    history = named(histories.history(seed, random.choice([40, 80, 150])))
+    final = histories.as_of(history, seed)
+    world = ErasingWorld(tmp_path)
+    cut = random.randint(1, len(history))
+    pending = random.choice([0, 0, 1, 3])
+    for batch in history[: max(cut - pending, 0)]:
+        world.seal(batch)
+    world.run(declared, final)
+    for batch in history[max(cut - pending, 0) : cut]:
+        world.seal(batch)
+    erased_pairs: set[tuple[str, str]] = set()
+    for _ in range(random.choice([1, 1, 2])):
+        whom = chosen(world, random)
+        if whom is None:
+            break
+        if random.random() < 0.5:
+            world.checkpoint = crash_at(random.randint(1, 60), Crash)
+            try:
+                report = world.erase(declared, final, whom)
+            except Crash:
+                world.checkpoint = lambda name: None
+                if random.random() < 0.3:
+                    world.run(declared, final, full=random.random() < 0.3)
+                report = (
+                    world.erase(declared, final, None)
+                    if list((tmp_path / "erasures").glob("*.json"))
+                    else world.erase(declared, final, whom)
+                )
+            world.checkpoint = lambda name: None
+        else:
+            report = world.erase(declared, final, whom)
+        assert report.is_done, report
+        assert not list((tmp_path / "erasures").iterdir())
+        erased_pairs |= {each[:2] for each in whom.own}
+        left = world.after_erasure(history[:cut])
+        assert rows_with(left, declared, {each[:2] for each in whom.own}) == []
+        assert differences(expected(world, left, {}, declared, final), world.tables(declared)) == {}
+    keys = world.erased_keys()
+    for batch in history[cut:]:
+        world.seal(batch)
+    world.run(declared, final)
+    later, copies = without_copies(history[cut:], keys, declared.dedupe_window_hours)
+    everything = [*world.after_erasure(history[:cut]), *later]
+    assert differences(expected(world, everything, copies, declared, final), world.tables(declared)) == {}
+    world.run(declared, final, full=True)
+    assert differences(expected(world, everything, copies, declared, final), world.tables(declared)) == {}
