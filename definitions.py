@@ -43,7 +43,7 @@ _NOTHING = Project(
 def progress(_context: dg.InitLoggerContext) -> logging.Logger:
     """Hands what a run says to the Python logger PROGRESS instead of printing it."""
     logger = logging.getLogger(PROGRESS)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     return logger
 
 

@@ -18,6 +18,7 @@ import polars as pl
 
 from cdp_assets import pipeline
 from cdp_assets.contract import views
+from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
 from cdp_assets.project import Project
 from cdp_assets.project_loading import Mistake
 from cdp_assets.run import Run
@@ -34,6 +35,9 @@ PENDING_TAG = "cdp/pending"
 """Tag of a run that takes what is pending; its partitions only say which hours that is. Without it an hour is read again."""
 OWNERS = ("team:data",)
 KINDS = {"polars", "deltalake"}
+# With all hours as the mapping, Dagster would list every hour since FIRST_HOUR in each step that begins.
+NEW_EVENTS = dg.AssetDep(dg.AssetKey([ENRICHED_EVENTS.layer, ENRICHED_EVENTS.name]), partition_mapping=dg.LastPartitionMapping())
+"""enriched_events as what a layer after identity_graph reads: that it runs after every hour is the identity layer's edge."""
 DECLARATIONS = dg.AssetKey(["config", "declarations"])
 SHOWN_ROWS = 25
 
@@ -116,7 +120,7 @@ def table_asset(
     description: str,
     *,
     view: View | None = None,
-    deps: Sequence[Sequence[str]] = (),
+    deps: Sequence[Sequence[str] | dg.AssetDep] = (),
     code_version: str | None = None,
     partitions_def: dg.PartitionsDefinition[str] | None = None,
     owners: Sequence[str] = OWNERS,
@@ -129,7 +133,7 @@ def table_asset(
     return dg.AssetSpec(
         [layer, name],
         description=description,
-        deps=[dg.AssetKey(list(each)) for each in deps],
+        deps=[each if isinstance(each, dg.AssetDep) else dg.AssetKey(list(each)) for each in deps],
         group_name=layer,
         kinds=KINDS,
         owners=list(owners),

@@ -189,7 +189,12 @@ def erase(context: click.Context, identifier: str, yes: bool, no_sync: bool, as_
         context.exit(1)
     now = clock.now()
     try:
-        journal, is_begun = journal_for(home, project, identifier, now)
+        try:
+            journal, is_begun = journal_for(home, project, identifier, now)
+        except NobodyError:  # who was received a moment ago is in no table yet
+            with _progress() as (say, _):
+                pipeline.update_all(_run(home, project, now, say))
+            journal, is_begun = journal_for(home, project, identifier, now)
     except NobodyError as error:
         click.echo(str(error), err=True)
         context.exit(1)
@@ -199,7 +204,7 @@ def erase(context: click.Context, identifier: str, yes: bool, no_sync: bool, as_
         click.confirm(_question(journal, is_begun), abort=True, err=True)
     note(home, "erase", journal.request_hash, now, erasure_id=journal.erasure_id)
     with _progress() as (say, told):
-        run = Run(home, project, last_as_of(home, project, now), say=say)
+        run = _run(home, project, now, say)
         destinations = Destinations(run, journal, clock.now)
         report = erase_person(
             run,
@@ -213,6 +218,12 @@ def erase(context: click.Context, identifier: str, yes: bool, no_sync: bool, as_
     for line in [json.dumps(_as_dict(report))] if as_json else told_report(report):
         click.echo(line)
     context.exit(0 if report.is_done else 1)
+
+
+def _run(home: Home, project: Project, now: datetime, say: Callable[[str], None]) -> Run:
+    run = Run(home, project, last_as_of(home, project, now), say=say)
+    run.inbox.seal_open()
+    return run
 
 
 def _question(journal: Journal, is_begun: bool) -> str:

@@ -140,7 +140,7 @@ class _Listener(logging.Handler):
     """Hands on what a run says, without Dagster's own events but for the beginning of steps."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__(logging.INFO)
+        super().__init__(logging.DEBUG)
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:

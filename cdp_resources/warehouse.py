@@ -93,6 +93,8 @@ class Warehouse:
         threads: int | None = None,
     ) -> None:
         self._spill = home.root / "tmp" / f"query-{os.getpid()}-{next(_numbers)}"
+        if home.root.exists():
+            self._spill.parent.mkdir(exist_ok=True)
         self._names = sorted(view.name for view in (*views, *marts))
         self._connection = duckdb.connect(":memory:", config={**OFFLINE, "python_enable_replacements": "false"})
         try:

@@ -140,11 +140,11 @@ def _exported(folder: Path) -> set[str]:
     return held
 
 
-def told(found: Sequence[Arrival]) -> list[str]:
-    """A line for each sync: what the destination itself says that it holds."""
-    width = max((len(each.sync) for each in found), default=0)
-    return [
-        f"  {each.sync:<{width}}  {each.destination} holds {each.held:,} records; the ledger says {each.acknowledged:,}: "
-        + ("the same people" if each.is_equal else "NOT THE SAME")
-        for each in found
-    ]
+def told(found: Sequence[Arrival]) -> str:
+    """What the destinations themselves say, in a line."""
+    held: dict[str, int] = {}
+    for each in found:
+        held[each.destination] = held.get(each.destination, 0) + each.held
+    counts = ", ".join(f"{destination} holds {count:,} records" for destination, count in held.items())
+    is_equal = all(each.is_equal for each in found)
+    return f"{counts}: {'the same people' if is_equal else 'NOT the same people'} as in the ledger"

@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 import polars as pl
 
-from cdp_assets.assets import Declared, open_run, row_count, safely_told, shown, table_asset, views_of
+from cdp_assets.assets import NEW_EVENTS, Declared, open_run, row_count, safely_told, shown, table_asset, views_of
 from cdp_assets.attribution import checks
 from cdp_assets.attribution.layer import update
 from cdp_assets.attribution.schema import ATTRIBUTION_CREDIT, CONVERSION_EVENTS, LAYER, TOUCH_EVENTS
-from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
 from cdp_resources.resources import CdpResource
 
@@ -21,7 +20,7 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
     """The assets of this layer."""
     project = declared.project
     version = f"{project.digest('attribution'):x}"
-    deps = [[ENRICHED_EVENTS.layer, ENRICHED_EVENTS.name], [IDENTITY_MAP.layer, IDENTITY_MAP.name]]
+    deps: list[Sequence[str] | dg.AssetDep] = [NEW_EVENTS, [IDENTITY_MAP.layer, IDENTITY_MAP.name]]
     views = views_of(project)
     specs = [
         table_asset(

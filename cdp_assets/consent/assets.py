@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from cdp_assets.assets import Declared, open_run, row_count, safely_told, shown, table_asset, views_of
+from cdp_assets.assets import NEW_EVENTS, Declared, open_run, row_count, safely_told, shown, table_asset, views_of
 from cdp_assets.consent import checks
 from cdp_assets.consent.layer import update
 from cdp_assets.consent.schema import CONSENTS, LAYER
-from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
 from cdp_resources.resources import CdpResource
 
@@ -21,7 +20,7 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
         CONSENTS.name,
         "What each person agreed to, and when. Nothing is sent to a destination for a purpose that is denied here.",
         view=views_of(project)[CONSENTS.name],
-        deps=[[ENRICHED_EVENTS.layer, ENRICHED_EVENTS.name], [IDENTITY_MAP.layer, IDENTITY_MAP.name]],
+        deps=[NEW_EVENTS, [IDENTITY_MAP.layer, IDENTITY_MAP.name]],
         code_version=f"{project.digest('consent'):x}",
         owners=("team:data", "team:privacy"),
     )

@@ -17,7 +17,7 @@ import polars as pl
 from cdp_assets.identity_graph.schema import IDENTIFIERS, IDENTITY_MAP
 from cdp_assets.privacy import journal as journals
 from cdp_assets.privacy.journal import Journal
-from cdp_assets.privacy.person import Person
+from cdp_assets.privacy.person import Person, person
 from cdp_assets.privacy.removal import clean, identity_effects, remove
 from cdp_assets.privacy.schema import ERASURES, LAYER
 from cdp_assets.privacy.search import Holdings, Layers, holdings, packed, spellings, unpacked
@@ -59,15 +59,15 @@ class ErasureReport:
     """Events and lines that still hold one of the identifiers after the last pass."""
 
 
-def begin(person: Person, erasure_id: str, requested_at: datetime, request_hash: str) -> Journal:
+def begin(whom: Person, erasure_id: str, requested_at: datetime, request_hash: str) -> Journal:
     """The journal of a new erasure; nothing is written yet."""
     return Journal(
         erasure_id=erasure_id,
         requested_at=(requested_at - _EPOCH) // timedelta(microseconds=1),
         request_hash=request_hash,
-        profile_ids=[person.profile_id],
-        identifiers=[(each.identifier_type, each.identifier, each.identifier_id) for each in person.own],
-        shared_count=len(person.shared),
+        profile_ids=[whom.profile_id],
+        identifiers=[(each.identifier_type, each.identifier, each.identifier_id) for each in whom.own],
+        shared_count=len(whom.shared),
     )
 
 
@@ -138,6 +138,8 @@ def _wanted(run: Run, journal: Journal) -> Wanted:
 def _remove_found(run: Run, layers: Layers, journal: Journal) -> None:
     """Look, remember in the journal, remove."""
     run.say("looking for the person's events")
+    if not journal.is_removing:
+        _meet(run, journal)
     _meet_again(run, journal)
     wanted = _wanted(run, journal)
     found = holdings(run, layers, wanted, journal.profile_ids, journal.places)
@@ -155,6 +157,19 @@ def _remove_found(run: Run, layers: Layers, journal: Journal) -> None:
     journals.save(run.home.root, journal)
 
 
+def _meet(run: Run, journal: Journal) -> None:
+    """The person as they are now: what arrived since they were asked for may have joined profiles, and brought identifiers."""
+    ids = pl.DataFrame({"identifier_id": [each[2] for each in journal.identifiers]}, schema={"identifier_id": pl.Int64})
+    rows = run.lake.keyed(IDENTITY_MAP).current(ids)
+    lasting = rows.filter(pl.col("valid_from").is_null() & pl.col("valid_to").is_null() & ~pl.col("is_shared"))
+    journal.profile_ids = lasting["profile_id"].unique().sort().to_list() or journal.profile_ids
+    found = [person(run.lake, each) for each in journal.profile_ids]
+    journal.identifiers = sorted(
+        {(each.identifier_type, each.identifier, each.identifier_id) for some in found for each in some.own}
+    )
+    journal.shared_count = len({each.identifier_id for some in found for each in some.shared})
+
+
 def _meet_again(run: Run, journal: Journal) -> None:
     """The numbers that the person's identifiers have now, which are others when something about them arrived meanwhile."""
     pairs = {(kind, value) for kind, value, _ in journal.identifiers}
@@ -166,7 +181,7 @@ def _meet_again(run: Run, journal: Journal) -> None:
     ids = [each[2] for each in journal.identifiers]
     identity = run.lake.keyed(IDENTITY_MAP)
     ever = identity.scan().filter(pl.col("identifier_id").is_in(ids)).select("profile_id").unique().collect()["profile_id"]
-    ever = pl.concat([ever, pl.Series(journal.profile_ids, dtype=pl.Int64)]).unique()
+    ever = pl.concat([ever.drop_nulls(), pl.Series(journal.profile_ids, dtype=pl.Int64)]).unique()
     candidates = identity.scan(tiers=["base", "delta"]).filter(pl.col("profile_id").is_in(ever.implode())).select("identifier_id")
     now = identity.current(candidates.unique().collect())
     theirs = now.filter(~pl.col("identifier_id").is_in(ids) & pl.col("valid_from").is_null() & pl.col("valid_to").is_null())

@@ -257,7 +257,7 @@ def clean(run: Run, layers: Layers, journal: Journal, needles: Needles) -> dict[
     removed = {}
     identity = run.lake.keyed(IDENTITY_MAP)
     owners = identity.scan().filter(pl.col("identifier_id").is_in(journal.touched)).select("profile_id").unique().collect()
-    others = sorted({*journal.former_profile_ids, *owners["profile_id"].to_list()} - set(journal.profile_ids))
+    others = sorted({*journal.former_profile_ids, *owners["profile_id"].drop_nulls().to_list()} - set(journal.profile_ids))
     for spec in layers.tables:
         table = run.lake.keyed(spec) if spec.keys else run.lake.table(spec)
         if isinstance(table, KeyedTable) and spec.keys == ("profile_id",):

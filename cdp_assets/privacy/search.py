@@ -103,14 +103,9 @@ def spellings(run: Run, layers: Layers, places: pl.DataFrame, wanted: Wanted) ->
 def holdings(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequence[int], before: Sequence[int]) -> Holdings:
     """Everything that is the person's or holds one of their values. `before`: places found by an earlier, interrupted pass."""
     raw = run.lake.table(RAW_EVENTS)
-    own = pl.concat([unpacked(before), own_events(run, profile_ids)]).unique()
-    matched = pl.concat(
-        [
-            _by_identifier(run, layers, wanted),
-            _mentioned(run, layers, wanted.needles),
-            _unattributed(run, layers, wanted, profile_ids),
-        ]
-    )
+    theirs, named = _unattributed(run, layers, wanted, profile_ids)
+    own = pl.concat([unpacked(before), own_events(run, profile_ids), theirs]).unique()
+    matched = pl.concat([_by_identifier(run, layers, wanted), _mentioned(run, layers, wanted.needles), named])
     every = pl.concat([own, matched.unique()]).unique().sort(PLACE)
     accepted = rows_at(raw, every, KEYS)
     others = matched.unique().join(own, on=PLACE, how="anti").height
@@ -165,8 +160,10 @@ def _mentioned(run: Run, layers: Layers, needles: Needles) -> pl.DataFrame:
     return pl.concat(found)
 
 
-def _unattributed(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequence[int]) -> pl.DataFrame:
-    """Accepted events that identity has not seen: blocked by the tracking plan, or newer than it; by identifier, or by their subject."""
+def _unattributed(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequence[int]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Accepted events that identity has not seen, blocked by the tracking plan or newer than it: whose subject is the person, and which
+    carry one of the identifiers.
+    """
     raw, cursor = run.lake.table(RAW_EVENTS), run.lake.keyed(IDENTITY_MAP).cursor
     blocked = run.lake.table(QUARANTINED_EVENTS).scan().select(PLACE).collect()
     columns = [*CARRIERS, "timestamp"]
@@ -174,11 +171,11 @@ def _unattributed(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequenc
         [rows_at(raw, blocked, columns), raw.scan().filter(pl.col("batch_seq") > cursor).select(*PLACE, *columns).collect()]
     ).unique(PLACE)
     if events.is_empty():
-        return _PLACES
+        return _PLACES, _PLACES
     by_subject = _subjects(run, layers.identifiers(events), events)
     identity = run.lake.keyed(IDENTITY_MAP).current(by_subject.select(pl.col("subject_id").alias("identifier_id")).unique())
     mine = with_profile(by_subject, identity).filter(pl.col("profile_id").is_in(list(profile_ids)))
-    return pl.concat([_holding(events, layers, wanted), mine.select(PLACE)])
+    return mine.select(PLACE), _holding(events, layers, wanted)
 
 
 def _subjects(run: Run, listed: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from cdp_assets.assets import Declared, open_run, row_count, safely_told, table_asset, views_of
-from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
+from cdp_assets.assets import NEW_EVENTS, Declared, open_run, row_count, safely_told, table_asset, views_of
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
 from cdp_assets.pipeline import profile_columns
 from cdp_assets.profiles import checks
@@ -25,7 +24,7 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
         "One row for each person with every declared trait, such as orders, revenue and favourite genre. What segments are made "
         "of, and what destinations are told.",
         view=views_of(project)[PROFILES.name],
-        deps=[[ENRICHED_EVENTS.layer, ENRICHED_EVENTS.name], [IDENTITY_MAP.layer, IDENTITY_MAP.name]],
+        deps=[NEW_EVENTS, [IDENTITY_MAP.layer, IDENTITY_MAP.name]],
         code_version=f"{project.digest('profiles'):x}",
     )
 

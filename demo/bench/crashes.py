@@ -67,31 +67,30 @@ def crash(root: Path, kills: int, seed: int, say: Say, run_command: Sequence[str
     """
     home, random_ = Home(root / "killed"), random.Random(seed)
     as_of = (now() + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    messages = _messages(seed, 40_000)
+    messages = _messages(seed, 20_000)
     told = _Sent()
     began = time.monotonic()
     interrupted = 0
     for number in range(kills):
         uses_command = run_command is not None and number % 2 == 1
+        runner = _start(
+            run_command if uses_command and run_command else _pipeline(home, as_of), home, as_of if uses_command else None
+        )
         collector, port = _start_collector(home)
         senders = [threading.Thread(target=_send, args=(port, messages, told)) for _ in range(SENDERS)]
         for sender in senders:
             sender.start()
-        _wait_for_answers(told, told.answers + 20)
-        runner = _start(
-            run_command if uses_command and run_command else _pipeline(home, as_of), home, as_of if uses_command else None
-        )
+        _wait_for_answers(told, told.answers + 8)
         if not uses_command:
             _line(runner)
-        # A command starts slowly: its kills fall on the start of Dagster as well as on commits.
-        moment = random_.uniform(0.0, 12.0 if uses_command else 2.5)
-        collector_moment = random_.uniform(0.0, 0.8)
-        time.sleep(min(collector_moment, moment))
+        time.sleep(random_.uniform(0.0, 0.8))
         _kill(collector)
         for sender in senders:
             sender.join()
+        if uses_command and random_.random() < 0.75:
+            _wait_until_sealed(home, runner)  # it starts slowly: without this most kills would fall on imports
         with suppress(subprocess.TimeoutExpired):
-            runner.wait(max(moment - collector_moment, 0.0))
+            runner.wait(random_.uniform(0.0, 4.0 if uses_command else 1.7))
         interrupted += runner.poll() is None
         _kill(runner)
         say(f"killed {number + 1} of {kills} times; {len(told.acknowledged):,} messages acknowledged")
@@ -188,7 +187,7 @@ def _send(port: int, messages: Iterator[str], told: _Sent) -> None:
             if answer.status == 200:
                 told.acknowledged |= ids
                 told.answers += 1
-            time.sleep(0.002)
+            time.sleep(0.02)
     except (OSError, http.client.HTTPException):
         connection.close()
 
@@ -199,6 +198,14 @@ def _wait_for_answers(told: _Sent, count: int) -> None:
         if time.monotonic() > deadline:
             raise BenchError("the collector acknowledged nothing")
         time.sleep(0.01)
+
+
+def _wait_until_sealed(home: Home, runner: subprocess.Popen[str]) -> None:
+    """Wait until a run has made batches of what lay open, which is the first thing that it does."""
+    inbox = Inbox(home.inbox)
+    deadline = time.monotonic() + _START_SECONDS
+    while inbox.pending_bytes() and runner.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _start_collector(home: Home) -> tuple[subprocess.Popen[str], int]:
@@ -261,15 +268,20 @@ def _finish(command: Sequence[str], home: Home, as_of: datetime | None) -> None:
         raise BenchError(f"the run after the kills ended with status {process.returncode}")
 
 
+def _tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def _serve(inbox: str) -> None:
     source = HttpSource(kind="http", write_key=SecretRef(env="CRASH_WRITE_KEY"))
     config = ServerConfig(inbox=Path(inbox), sources={WRITE_KEY: SourceEntry("web", source)}, segment_max_bytes=400_000)
-    serve(config, "127.0.0.1", 0, on_listening=lambda _, port: print(port, flush=True))
+    serve(config, "127.0.0.1", 0, on_listening=lambda _, port: _tell(str(port)))
 
 
 def _update(root: str, as_of: str, how: str) -> None:
     home, project = Home(Path(root)), shipped()
-    print("ready", flush=True)
+    _tell("ready")
     while True:
         Inbox(home.inbox).seal_open()
         pipeline.update_all(Run(home, project, datetime.fromisoformat(as_of).astimezone(UTC)))

@@ -85,10 +85,10 @@ def measure_increments(
         _add(inbox, load)
         before = sizes(home.lake)
         say("increment by cdp run")
-        wall = _timed(run_command, home, patience(events))
+        wall = _timed([*run_command, "--as-of", UNTIL.isoformat()], home, patience(events))
         fresh = [size for path, (size, changed) in sizes(home.lake).items() if before.get(path) != (size, changed)]
         say("cdp run with nothing to do")
-        idle = _timed(run_command, home, patience(events))
+        idle = _timed([*run_command, "--as-of", UNTIL.isoformat()], home, patience(events))
         found["cdp_run"] = {"wall_seconds": wall, "idle_wall_seconds": idle, "written_bytes": sum(fresh)}
     return found
 

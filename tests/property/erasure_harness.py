@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -11,10 +11,12 @@ from typing import Any
 
 import polars as pl
 
+from cdp_assets import pipeline
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
 from cdp_assets.privacy import journal as journals
 from cdp_assets.privacy.layer import ErasureReport, begin, erase
 from cdp_assets.privacy.person import Person, person
+from cdp_assets.project import Project
 from cdp_assets.raw_events.schema import ERASED_KEYS, IMPORT_BATCHES
 from cdp_assets.run import Run
 from cdp_cli.erase import Destinations, layers_of
@@ -31,8 +33,18 @@ from tests.property.reference.values import HOUR, Row, parsed, text_of
 BASE = 1 << 32
 
 
+def keeping(declared: Declarations) -> Project:
+    """The project, with an inbox that drops nothing: lines are compared with what was sent."""
+    given = project(declared)
+    return replace(given, settings=given.settings.model_copy(update={"inbox_retention_days": 3650}))
+
+
 class ErasingWorld(World):
     """A home that can erase."""
+
+    def run(self, declared: Declarations, as_of: int, *, full: bool = False, redo_hours: Iterable[str] = ()) -> None:
+        run = Run(self.home, keeping(declared), moment(as_of), full=full, checkpoint=self.checkpoint)
+        pipeline.update_all(run, tuple(redo_hours))
 
     def seal(self, batch: Batch) -> None:
         path = self.path(batch)
@@ -50,7 +62,7 @@ class ErasingWorld(World):
 
     def erase(self, declared: Declarations, as_of: int, whom: Person | None) -> ErasureReport:
         """Erase somebody, or finish what was begun."""
-        run = Run(self.home, project(declared), moment(as_of), checkpoint=self.checkpoint)
+        run = Run(self.home, keeping(declared), moment(as_of), checkpoint=self.checkpoint)
         begun = list(journals.unfinished(self.home.root))
         journal = begun[0] if whom is None else begin(whom, f"{len(begun):032d}", clock.now(), "hash")
         destinations = Destinations(run, journal, clock.now)

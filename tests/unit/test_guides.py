@@ -5,13 +5,15 @@ Declarations are YAML blocks whose first line names their file; a table of `line
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
 import types
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -20,6 +22,7 @@ from cdp_assets import pipeline
 from cdp_assets.project import Project, ProjectError
 from cdp_assets.run import Run
 from cdp_cli.main import COMMANDS, main
+from cdp_resources import clock, envelope
 from cdp_resources.home import REPOSITORY, Home
 
 DOCS = REPOSITORY / "docs"
@@ -84,13 +87,19 @@ def commands(guide: str) -> Iterator[list[str]]:
 
 
 def queries(guide: str) -> list[str]:
-    return [*blocks(guide, "sql"), *(words[1] for words in commands(guide) if words[0] == "query" and len(words) > 1)]
+    asked = [words[1] for words in commands(guide) if words[0] == "query" and len(words) > 1]
+    return [*blocks(guide, "sql"), *(each for each in asked if not each.startswith("--"))]
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """The shipped declarations, to be added to."""
     return shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+
+
+def test_the_settings_of_a_guide_are_valid_in_the_place_of_the_shipped_ones(config: Path) -> None:
+    put(config, declarations("backfill-and-rebuild.md"))
+    assert Project.load(config).settings != Project.load(REPOSITORY / "config").settings
 
 
 @pytest.mark.parametrize("guide", DECLARING)
@@ -161,14 +170,14 @@ def home(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Home:
     return made
 
 
-@pytest.mark.parametrize("guide", (*DECLARING, *OPERATING))
+@pytest.mark.parametrize("guide", [*DECLARING, *OPERATING])
 def test_every_query_of_a_guide_is_answered(guide: str, project: Project, home: Home) -> None:
     with pipeline.warehouse(home, project) as warehouse:
         for query in queries(guide):
             assert list(warehouse.query(query).columns), query
 
 
-@pytest.mark.parametrize("guide", (*DECLARING, *OPERATING))
+@pytest.mark.parametrize("guide", [*DECLARING, *OPERATING])
 def test_every_command_of_a_guide_exists_with_its_options(guide: str) -> None:
     found = list(commands(guide))
     assert found
@@ -181,7 +190,7 @@ def test_every_command_of_a_guide_exists_with_its_options(guide: str) -> None:
         assert options <= known, words
 
 
-def test_the_test_of_the_trait_guide_passes(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_test_that_the_trait_guide_proposes_passes(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(config, declarations("add-a-trait.md"))
     monkeypatch.setenv("CDP_CONFIG", str(config))
     module = types.ModuleType("our_traits")
@@ -191,13 +200,56 @@ def test_the_test_of_the_trait_guide_passes(config: Path, tmp_path: Path, monkey
     test(tmp_path / "home")
 
 
+@pytest.fixture
+def lived_in(project: Project, tmp_path: Path) -> Run:
+    """A home with people who looked at and bought different things on different days before now."""
+    run = Run(Home(tmp_path / "home"), project, clock.now())
+    price = {"product_id": "REC-001", "name": "A record", "currency": "EUR"}
+    messages = [
+        {"userId": f"u{user}", "event": "Product Viewed", "properties": {**price, "price": 9.5, "category": genre}, "days": days}
+        for user, genre, views in [
+            (1, "Jazz", (0, 1, 29)),
+            (2, "Jazz", (0, 1, 30)),
+            (3, "Soul", (0, 1, 2)),
+            (4, "Jazz", (1, 1, 1, 1)),
+        ]
+        for days in views
+    ] + [
+        {"userId": f"u{user}", "event": "Order Completed", "properties": {"total": total, "currency": currency}, "days": days}
+        for user, total, currency, days in [
+            *((1, 50, "EUR", 0), (1, 49.99, "EUR", 0), (1, 70, "EUR", 364), (1, 70, "EUR", 365)),
+            *((2, 70, "USD", 1), (3, "70", "EUR", 1), (4, 1e3, "EUR", 200)),
+        ]
+    ]
+
+    def line(message: dict[str, Any]) -> bytes:
+        at = run.as_of - timedelta(days=message.pop("days"))
+        head = envelope.header("server", int(run.as_of.timestamp()) * 1_000_000)
+        return head + json.dumps({**message, "type": "track", "timestamp": at.isoformat()}).encode() + envelope.END
+
+    run.inbox.add_batch(map(line, messages), run.as_of)
+    pipeline.update_all(run)
+    return run
+
+
+def test_what_the_guides_count_once_more_agrees(lived_in: Run) -> None:
+    with pipeline.warehouse(lived_in.home, lived_in.project) as warehouse:
+        orders = warehouse.frame(blocks("add-a-trait.md", "sql")[0])
+        found = warehouse.frame("select profile_id, orders_over_50_eur as orders from profiles where orders > 0")
+        assert sorted(orders.rows()) == sorted(found.rows())
+        assert sorted(orders["orders"]) == [1, 2]
+        (counted,) = (each for each in blocks("add-a-segment.md", "sql") if "having" in each)
+        members = "select count(*) as people from segment_members where segment = 'jazz_lovers'"
+        assert warehouse.frame(counted).rows() == warehouse.frame(members).rows() == [(2,)]
+
+
 def test_the_index_names_every_guide_once() -> None:
     listed = re.findall(r"\]\(([\w-]+\.md)\)", text("README.md"))
     assert sorted(listed) == sorted(each.name for each in (DOCS / "guides").glob("*.md") if each.name != "README.md")
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings and of its bold terms at the start of a line (`- **term**`), as GitHub makes them."""
+    """The anchors of a page's headings, as GitHub makes them, and those that it sets itself."""
     content = page.read_text(encoding="utf-8")
     headings = re.findall(r"^#+ (.+)$", content, re.MULTILINE)
     given = set(re.findall(r'<a id="([^"]+)">', content))
