@@ -64,11 +64,12 @@ def _sentence(error: Exception) -> str | None:
     """What to tell a person about a failure that is theirs to mend; None for one of ours."""
     from cdp_assets.project import ProjectError
     from cdp_resources.lake import SchemaVersionError
+    from cdp_resources.ledger_schema import LedgerVersionError
     from cdp_resources.secrets import MissingSecretError
 
     if isinstance(error, ProjectError):
         return f"config/ has mistakes (`cdp validate` says the same):\n{error}"
-    if isinstance(error, MissingSecretError | SchemaVersionError):
+    if isinstance(error, MissingSecretError | SchemaVersionError | LedgerVersionError):
         return str(error)
     return None
 

@@ -116,8 +116,10 @@ def _failures(result: dg.ExecuteInProcessResult) -> Iterator[str]:
     of_checks = set()
     for found in result.get_asset_check_evaluations():
         if not found.passed and found.severity == dg.AssetCheckSeverity.ERROR:
-            counts = {name: value.value for name, value in found.metadata.items() if isinstance(value.value, int | float)}
-            told = ", ".join(f"{name} {value:g}" for name, value in counts.items())
+            counts = [f"{name} {each.value:g}" for name, each in found.metadata.items() if isinstance(each.value, int | float)]
+            tables = [each.records for each in found.metadata.values() if isinstance(each, dg.TableMetadataValue)]
+            promises = [f"{row.data['promise']}: {row.data['rows']}" for rows in tables for row in rows if "promise" in row.data]
+            told = "; ".join([*counts, *promises])
             yield f"{found.asset_key.to_user_string()}: {found.check_name}{f' ({told})' if told else ''}"
             of_checks.add(found.asset_key.path[0])
     for event in result.all_events:

@@ -125,7 +125,14 @@ def invoke(arguments: Sequence[str], target: Path, build: Path, parsed: Path | N
             manifest = Manifest.from_msgpack(parsed.read_bytes(), decoder=extended_mashumuro_decoder)
         folders = {"--project-dir": PROJECT, "--profiles-dir": PROJECT, "--target-path": target, "--log-path": target}
         places = [text for name, folder in folders.items() for text in (name, str(folder))]
-        quiet = ["--quiet", "--no-use-colors", "--no-send-anonymous-usage-stats", "--no-version-check"]
+        quiet = [
+            "--quiet",
+            "--log-level-file",
+            "none",
+            "--no-use-colors",
+            "--no-send-anonymous-usage-stats",
+            "--no-version-check",
+        ]
         outcome = dbtRunner(manifest=manifest).invoke([*quiet, arguments[0], *places, *arguments[1:]])
         _disconnect()
     if outcome.exception is not None:

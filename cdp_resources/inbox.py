@@ -13,7 +13,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -134,6 +134,26 @@ class Inbox:
                 self.path(batch).unlink()
             sync_directory(self._sealed)
         return dropped
+
+    def start_after(self, batch_seq: int, known: Collection[str]) -> list[Batch]:
+        """Give numbers above `batch_seq` to sealed batches that have lower ones and are not `known` by their batch_id; return them as they are now.
+
+        Only an inbox that was lost, or restored older than the tables, has any: its counter began again below what was already taken.
+        """
+        if (
+            all(batch.batch_seq > batch_seq or batch.batch_id in known for batch in self.batches())
+            and self._remembered() > batch_seq
+        ):
+            return []
+        with self._lock():
+            strays = [batch for batch in self.batches() if batch.batch_seq <= batch_seq and batch.batch_id not in known]
+            next_seq = max(self._next_seq(), batch_seq + 1)
+            self._remember(next_seq + len(found))
+            renamed = [Batch(next_seq + number, batch.hour) for number, batch in enumerate(found)]
+            for old, new in zip(found, renamed, strict=True):
+                self.path(old).rename(self.path(new))
+            sync_directory(self._sealed)
+        return renamed
 
     def replace_lines(self, batch: Batch, erase: Callable[[bytes], bool]) -> int:
         """Erase in place the lines for which `erase` says so, and return how many; no other line moves or changes.

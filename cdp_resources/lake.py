@@ -132,7 +132,7 @@ class Lake:
         if stored != spec.schema_version:
             raise SchemaVersionError(
                 f"table {spec.full_name} has schema version {stored}; this code reads {spec.schema_version}: "
-                f"rebuild the layer with `cdp run --full`, or see docs/guides/upgrade.md"
+                f"see docs/guides/upgrade.md"
             )
         return handle
 

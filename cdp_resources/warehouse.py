@@ -131,11 +131,15 @@ class Warehouse:
         return Answer(_distinct([each[0] for each in about]), tuple(str(each[1]) for each in about), self._rows())
 
     def frame(self, sql: str) -> pl.DataFrame:
-        """The answer as a frame. Raises QueryError."""
+        """The answer as a frame. Sums of whole numbers, which DuckDB widens, are Int64 where they fit. Raises QueryError."""
         try:
-            return pl.DataFrame(self._connection.sql(self._only_reading(sql)))
+            found = pl.DataFrame(self._connection.sql(self._only_reading(sql)))
         except duckdb.Error as error:
             raise QueryError(self._told(error)) from None
+        wide = [name for name, dtype in found.schema.items() if dtype == pl.Decimal(38, 0)]
+        narrow = found.select(pl.col(wide).cast(pl.Int64, strict=False))
+        kept = [name for name in wide if narrow[name].null_count() == found[name].null_count()]
+        return found.with_columns(narrow.select(kept))
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         while True:

@@ -83,7 +83,7 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
             report = update(
                 run,
                 columns,
-                context.run_id,
+                context.run.run_id,
                 only,
                 allow_removals=config.allow_removals,
                 retires=only is None,
@@ -99,7 +99,7 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
                     yield dg.MaterializeResult(asset_key=[LAYER, name], metadata=metadata)
             new = log.scan().filter(pl.col("log_id") > before).collect() if report.log_rows else log.read().clear()
             selected = {key.name for key in context.selected_asset_check_keys}
-            for found in checks.check(run, report, new, context.run_id):
+            for found in checks.check(run, report, new, context.run.run_id):
                 if found.check_name in selected:
                     yield found
             if report.failures:

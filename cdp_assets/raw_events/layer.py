@@ -48,9 +48,9 @@ class _Keys:
         self._parts: list[pl.DataFrame] = []
         self._from: datetime | None = None
 
-    def before(self, first: Batch) -> pl.DataFrame:
-        """[message_key, message_key_high, batch_seq, hour] of batches before `first` inside its window."""
-        start = hour_of(first) - self._window
+    def before(self, first: Batch, *, ever: bool = False) -> pl.DataFrame:
+        """[message_key, message_key_high, batch_seq, hour] of batches before `first` inside its window, or of all of them."""
+        start = datetime(1970, 1, 1, tzinfo=UTC) if ever else hour_of(first) - self._window
         if self._from is None or start < self._from:
             near = self._hours.filter(pl.col("hour") >= start)
             seqs = near["batch_seq"].to_list()
@@ -102,7 +102,12 @@ def _derive(inbox: Inbox, chunk: Sequence[Batch], keys: _Keys, window: timedelta
         schema={"batch_seq": pl.Int64, "batch_id": pl.String, "hour": pl.Datetime("us", "UTC")},
     )
     ready = judged(lines.join(names, on="batch_seq", how="left", maintain_order="left"))
-    return sorted_out(ready, message_keys(ready["source"], ready["message_id"]), keys.before(chunk[0]), window)
+    return sorted_out(
+        ready,
+        message_keys(ready["source"], ready["message_id"]),
+        keys.before(chunk[0], ever=bool(ready["is_imported"].any())),
+        window,
+    )
 
 
 def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
@@ -115,9 +120,13 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
     with run.writing(LAYER):
         raw, rejected, batches = (run.lake.table(spec) for spec in (RAW_EVENTS, REJECTED_EVENTS, IMPORT_BATCHES))
         keys = _Keys(raw, batches, run.lake.table(ERASED_KEYS), window)
-        sealed = inbox.batches()
-        stored = set(batches.scan().select("batch_seq").unique().collect()["batch_seq"].to_list())
+        names = batches.scan().select("batch_seq", "batch_id").unique().collect()
+        stored = set(names["batch_seq"].to_list())
         cursor = raw.cursor
+        renamed = inbox.start_after(cursor, set(names["batch_id"].to_list()))
+        if renamed:
+            run.say(f"raw_events: the inbox is younger than the tables; {len(renamed)} batches were numbered anew")
+        sealed = inbox.batches()
         manifest.make_good(run, LAYER, (raw, rejected, batches), raw, sorted(stored), RULES)
         again = [each for each in sealed if each.batch_seq <= cursor and (run.full or each.hour in redo_hours)]
         missing = stored - {each.batch_seq for each in sealed}

@@ -38,6 +38,7 @@ def judged(lines: pl.DataFrame) -> pl.DataFrame:
     adjusted = (pl.col("has_claimed_at") & claimed.is_null()) | (claimed.is_not_null() & (pl.col("timestamp") != claimed))
     own_id = pl.col("message_id").is_not_null() & (pl.col("message_id") != "")
     return lines.with_columns(
+        is_imported=pl.col("line").is_not_null(),
         refusal=pl.when(pl.col("reason").is_not_null())
         .then(pl.col("reason"))
         .when(~pl.col("payload").str.starts_with("{"))
@@ -70,7 +71,8 @@ def sorted_out(lines: pl.DataFrame, keys: tuple[pl.Series, pl.Series], seen: pl.
         # The latest hour that has the key decides whether any of them is inside the window.
         latest = old.group_by(pair).agg(seen_at=pl.col("hour").max())
         seen_at = ok.join(latest, on=pair, how="left", maintain_order="left")["seen_at"]
-        known = (seen_at >= ok["hour"] - window).fill_null(False)
+        # A row of a file has an id made of the file: whenever it comes again, it is the same row.
+        known = (seen_at >= ok["hour"] - window).fill_null(False) | (ok["is_imported"] & seen_at.is_not_null())
     fresh = ok.filter(~known)
     raw = fresh.filter(pl.struct(pair).is_first_distinct())
     by = ["batch_seq", "batch_id", "hour", "source"]

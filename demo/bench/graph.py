@@ -19,16 +19,19 @@ from cdp_resources.lake import CURSOR, Lake, Table
 
 SHARED_DEVICES = 0.02
 BAD_ADDRESS = 0.05
-_TYPES = ("user_id", "anonymous_id", "anonymous_id", "email", "phone")
+TYPES = ("user_id", "anonymous_id", "anonymous_id", "email", "phone")
 _FIRST = datetime(2026, 11, 1, tzinfo=UTC)
 _CHUNK = 2_000_000
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Edges in order of receipt, one for each event; identifiers are numbered without gaps from 1, in fives: user, two devices, address, telephone."""
+    """Edges in order of receipt, one for each event; identifiers are numbered without gaps from 1 in order of receipt."""
 
-    users: int
+    kind: NDArray[np.int64]
+    """By identifier, from number 1 on, the place of its type in `TYPES`."""
+    alone: NDArray[np.int64]
+    """The devices that were seen alone before any edge."""
     centre_id: NDArray[np.int64]
     """The user of each edge."""
     leaf_id: NDArray[np.int64]
@@ -36,52 +39,60 @@ class Graph:
 
     @property
     def nodes(self) -> int:
-        return self.users * 5
+        return len(self.kind)
 
-    def before(self) -> NDArray[np.int64]:
-        """The devices that were seen alone before any edge."""
-        return np.arange(self.users, dtype=np.int64) * 5 + 2 + np.arange(self.users) % 2
+    @property
+    def users(self) -> int:
+        return int((self.kind == 0).sum())
+
+    def types(self) -> pl.Series:
+        """The type of each identifier."""
+        return pl.Series("identifier_type", TYPES).gather(self.kind)
 
     def solver_input(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Nodes and edges as `solve` takes them."""
         edges = pl.DataFrame({"offset": np.arange(len(self.centre_id)), "centre_id": self.centre_id, "leaf_id": self.leaf_id})
         place = packed(pl.lit(1, pl.Int64), pl.col("offset"))
         born = [edges.select(place.alias("place"), identifier_id=end) for end in ("centre_id", "leaf_id")]
-        before = pl.DataFrame({"identifier_id": self.before()}).select(
-            place=pl.int_range(pl.len()) * 256, identifier_id="identifier_id"
-        )
-        first = pl.concat([before, *born]).group_by("identifier_id").agg(pl.col("place").min())
+        alone = pl.DataFrame({"offset": np.arange(len(self.alone)), "identifier_id": self.alone})
+        first = alone.select(packed(pl.lit(0, pl.Int64), pl.col("offset")).alias("place"), "identifier_id")
+        places = pl.concat([first, *born]).group_by("identifier_id").agg(pl.col("place").min())
+        types = pl.DataFrame({"identifier_id": np.arange(1, self.nodes + 1), "identifier_type": self.types()})
         edges = edges.select(packed(pl.lit(1, pl.Int64), pl.col("offset"), 1).alias("place"), "centre_id", "leaf_id")
-        types = pl.Series("identifier_type", _TYPES).gather((first["identifier_id"] - 1) % 5)
-        return first.with_columns(types), edges
+        return places.join(types, on="identifier_id"), edges
 
 
 def graph(edges: int, seed: int) -> Graph:
     """A graph of about `edges` edges; equal arguments give equal graphs."""
     chance = np.random.default_rng(seed)
     users = max(edges // 4, 40)
-    user = np.arange(users, dtype=np.int64) * 5 + 1
+    user = np.arange(users, dtype=np.int64) * len(TYPES)
     leaves = np.column_stack([user + 1, user + 2, user + 3, user + 4])
     shared = np.flatnonzero(chance.random(users) < SHARED_DEVICES)
     leaves[shared, 1] = user[chance.integers(0, users, len(shared))] + 1
     leaves[chance.random(users) < BAD_ADDRESS, 2] = user[0] + 3
     order = chance.permutation(users * 4)
-    return Graph(users, np.repeat(user, 4)[order], leaves.ravel()[order])
+    alone, centre, leaf = user + 1, np.repeat(user, 4)[order], leaves.ravel()[order]
+    received = pl.Series(np.concatenate([alone, np.column_stack([centre, leaf]).ravel()])).unique(maintain_order=True).to_numpy()
+    number = np.zeros(users * len(TYPES), dtype=np.int64)
+    number[received] = np.arange(1, len(received) + 1)
+    return Graph(received % len(TYPES), number[alone], number[centre], number[leaf])
 
 
 def write_tables(lake: Lake, made: Graph) -> None:
     """The graph as batches 0 (devices alone) and 1 (edges) of the layer's tables, as if their events had been observed but never solved."""
     identifiers, subjects, edges, sightings = (lake.table(each) for each in (IDENTIFIERS, EVENT_SUBJECTS, EDGES, SIGHTINGS))
+    types = made.types()
     for start in range(0, made.nodes, _CHUNK):
         ids = np.arange(start, min(start + _CHUNK, made.nodes), dtype=np.int64)
         frame = pl.DataFrame({"batch_seq": 0, "offset": ids, "identifier_id": ids + 1}, schema_overrides={"batch_seq": pl.Int64})
         frame = frame.with_columns(
-            pl.Series("identifier_type", _TYPES).gather(ids % 5),
+            types[start : start + len(ids)],
             pl.format("v{}", "identifier_id").alias("identifier"),
             identifier_key=pl.col("identifier_id") * 0x9E3779B1,
         )
         _append(identifiers, frame, {CURSOR: 1, "next_id": made.nodes + 1})
-    alone = made.before()
+    alone = made.alone
     _append(subjects, _events(0, np.arange(len(alone))).with_columns(subject_id=alone, message_key=pl.col("offset")), {CURSOR: 0})
     for start in range(0, len(made.centre_id), _CHUNK):
         part = slice(start, min(start + _CHUNK, len(made.centre_id)))
@@ -93,7 +104,7 @@ def write_tables(lake: Lake, made: Graph) -> None:
         )
         _append(edges, frame, {CURSOR: 1})
         _append(subjects, frame.with_columns(subject_id="centre_id", message_key="offset"), {CURSOR: 1})
-        seen = frame.filter((pl.col("leaf_id") - 1) % 5 < 3).with_columns(
+        seen = frame.filter(made.kind[made.leaf_id[part] - 1] < 3).with_columns(
             hour=pl.col("at").dt.truncate("1h"), first_at="at", last_at="at"
         )
         _append(sightings, seen.rename({"leaf_id": "identifier_id", "centre_id": "user_id"}), {CURSOR: 1})

@@ -116,7 +116,7 @@ def test_the_assets_tell_where_they_come_from_who_owns_them_and_what_their_colum
         node = assets.get(dg.AssetKey(["marts", view.name]))
         assert node.group_name == "marts"
         assert node.owners
-        columns = node.metadata["dagster/column_schema"].value.columns
+        columns = node.metadata["dagster/column_schema"].columns
         assert [(each.name, each.description) for each in columns] == [(each.name, each.description) for each in view.columns]
     upstream = assets.get(dg.AssetKey(["marts", "mart_attribution_by_channel"])).parent_keys
     assert dg.AssetKey(["attribution", "attribution_credit"]) in upstream

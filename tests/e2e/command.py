@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cdp_assets.pipeline import warehouse
+from cdp_assets.project import Project
+from cdp_resources.home import Home
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEYS = {"CDP_WEB_WRITE_KEY": "demo-web-key", "CDP_SERVER_WRITE_KEY": "demo-server-key"}
 
@@ -46,11 +50,9 @@ def cdp(home: Path, *arguments: str | Path, **environment: str) -> Done:
 
 
 def ask(home: Path, sql: str) -> list[dict[str, Any]]:
-    """The answer of `cdp query`."""
-    done = cdp(home, "query", sql, "--format", "json")
-    assert done.status == 0, done.err
-    found: list[dict[str, Any]] = done.json
-    return found
+    """What `cdp query` would answer under the shipped declarations, asked in this process."""
+    with warehouse(Home(home), Project.load(REPOSITORY / "config")) as tables:
+        return tables.frame(sql).to_dicts()
 
 
 def post(url: str, key: str, message: dict[str, Any], path: str = "/v1/track") -> int:

@@ -59,8 +59,8 @@ def test_the_demo_ends_with_numbers_that_agree(tmp_path: Path) -> None:
     assert sources["orders"]["accepted"] == 69_659
     totals = ask(
         tmp_path,
-        "select (select count(*) from raw_events) as raw, (select sum(accepted) from import_batches) as accepted, "
-        "(select count(*) from rejected_events) as refused, (select sum(rejected) from import_batches) as rejected, "
+        "select (select count(*) from raw_events) as raw, (select sum(accepted)::bigint from import_batches) as accepted, "
+        "(select count(*) from rejected_events) as refused, (select sum(rejected)::bigint from import_batches) as rejected, "
         "(select count(*) from enriched_events) as enriched, (select count(*) from quarantined_events) as quarantined, "
         "(select count(*) from segment_members) as members, (select count(*) from sync_log where status = 'delivered') as sent",
     )[0]
@@ -69,7 +69,7 @@ def test_the_demo_ends_with_numbers_that_agree(tmp_path: Path) -> None:
     assert totals["enriched"] + totals["quarantined"] == totals["raw"]
     assert totals["members"] > 0
     assert totals["sent"] > 0
-    models = ask(tmp_path, "select model, currency, sum(value) as value from attribution_credit group by all")
+    models = ask(tmp_path, "select model, currency, sum(value)::bigint as value from attribution_credit group by all")
     assert len(models) > 6
     assert len({(row["currency"], row["value"]) for row in models}) == len({row["currency"] for row in models})
     again = cdp(tmp_path, "demo", "--keep")

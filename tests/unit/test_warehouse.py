@@ -159,6 +159,9 @@ def test_instants_are_utc_and_sums_are_whole(opened: Warehouse) -> None:
     )
     assert frame.schema["t"] == pl.Datetime("us", "UTC")
     assert frame["day"][0] == datetime(2026, 1, 1, tzinfo=UTC)
+    assert frame.schema["s"] == pl.Int64
+    assert frame["s"].to_list() == [3]
+    assert opened.frame("SELECT 9223372036854775808::HUGEINT AS big")["big"].to_list() == [9223372036854775808]
     [row] = opened.query("SELECT sum(9007199254740993::BIGINT * i), 0.10::DECIMAL(5, 2) FROM range(3) r(i)").rows
     assert [str(each) for each in row] == ["27021597764222979", "0.10"]
 

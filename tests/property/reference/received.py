@@ -36,7 +36,8 @@ def raw(history: History, declarations: Declarations) -> tuple[list[Row], list[R
                 continue
             row = _row(batch, offset, line, message)
             key = message_hash(row["source"], row["message_id"])
-            if any(hour - earlier <= declarations.dedupe_window_hours * HOUR for earlier in batches_with.get(key, [])):
+            window = declarations.dedupe_window_hours * HOUR
+            if any(line.line is not None or hour - earlier <= window for earlier in batches_with.get(key, [])):
                 count["duplicates"] += 1
                 continue
             batches_with.setdefault(key, []).append(hour)
