@@ -99,6 +99,7 @@ class Warehouse:
         self._connection = duckdb.connect(":memory:", config={**OFFLINE, "python_enable_replacements": "false"})
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
+            self._connection.execute("SET parquet_metadata_cache = true")
             self._connection.execute(f"SET temp_directory = {quoted(str(self._spill))}")
             self._connection.execute(f"SET memory_limit = {quoted(memory_limit)}")
             self._connection.execute(f"SET threads = {int(threads or os.cpu_count() or 1)}")

@@ -144,11 +144,10 @@ def _remove_found(run: Run, layers: Layers, journal: Journal) -> None:
     _meet_again(run, journal)
     wanted = _wanted(run, journal)
     found = holdings(run, layers, wanted, journal.profile_ids, journal.places)
-    told = spellings(run, layers, found.accepted, wanted)
-    if told - wanted.spellings:
-        journal.spellings = sorted(told | wanted.spellings)
-        wanted = _wanted(run, journal)
-        found = holdings(run, layers, wanted, journal.profile_ids, journal.places)
+    journal.spellings = sorted(spellings(run, layers, found.accepted, wanted) | wanted.spellings)
+    spelt = _wanted(run, journal)
+    if spelt.needles != wanted.needles:  # their events tell in which other forms to look for them
+        wanted, found = spelt, holdings(run, layers, spelt, journal.profile_ids, journal.places)
     _note(run, layers, journal, wanted, found)
     journal.is_removing = True
     journals.save(run.home.root, journal)
