@@ -140,13 +140,15 @@ class Inbox:
 
         Only an inbox that was lost, or restored older than the tables, has any: its counter began again below what was already taken.
         """
-        if (
-            all(batch.batch_seq > batch_seq or batch.batch_id in known for batch in self.batches())
-            and self._remembered() > batch_seq
-        ):
+
+        def strays() -> list[Batch]:
+            old = (batch for batch in self.batches() if batch.batch_seq <= batch_seq and batch.batch_id not in known)
+            return [batch for batch in old if self.path(batch).stat().st_size]
+
+        if self._remembered() > batch_seq and not strays():
             return []
         with self._lock():
-            strays = [batch for batch in self.batches() if batch.batch_seq <= batch_seq and batch.batch_id not in known]
+            found = strays()
             next_seq = max(self._next_seq(), batch_seq + 1)
             self._remember(next_seq + len(found))
             renamed = [Batch(next_seq + number, batch.hour) for number, batch in enumerate(found)]
