@@ -98,7 +98,7 @@ def _where(project: Project, port: int, ui_port: int, vendor_url: str) -> str:
     lines += [f"  Dagster UI       http://127.0.0.1:{ui_port}"]
     lines += [f"  Stand-in vendor  {vendor_url.removesuffix('/records')}/_state   what destinations received", ""]
     if keys:
-        body = '{"anonymousId": "a1", "event": "Product Viewed", "properties": {"product_id": "cd-001"}}'
+        body = '{"anonymousId": "a1", "event": "Products Searched", "properties": {"query": "jazz"}}'
         key = next(iter([keys["web"]] if "web" in keys else keys.values()))
         lines += ["  Send an event:", f'    curl -u "{key}:" -H "Content-Type: application/json" {collector}/v1/track \\']
         lines += [f"         -d '{body}'", ""]

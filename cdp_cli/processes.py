@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -18,6 +19,9 @@ from cdp_resources.home import REPOSITORY
 STOP_SECONDS = 8.0
 """A program that has not stopped by itself after this long is killed."""
 _KEPT_LINES = 40
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 Told = Callable[[str, str], None]
 """Told (program, line) for every line that a program prints."""
@@ -48,6 +52,7 @@ class Program:
             text=True,
             errors="replace",
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         self._listener = threading.Thread(target=self._listen, name=f"listen-{name}", daemon=True)
         self._listener.start()
@@ -110,6 +115,12 @@ class Program:
         with self._changed:
             self._is_open = False
             self._changed.notify_all()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the process that started this one is gone, however it went."""
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stop_all(programs: Sequence[Program], seconds: float = STOP_SECONDS) -> None:

@@ -81,7 +81,7 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
       export CDP_WEB_WRITE_KEY=demo-web-key CDP_SERVER_WRITE_KEY=demo-server-key
       cdp serve --port 8080
       curl -u demo-web-key: -H 'Content-Type: application/json' http://127.0.0.1:8080/v1/track \\
-           -d '{"anonymousId": "a1", "event": "Product Viewed", "properties": {"product_id": "p1"}}'
+           -d '{"anonymousId": "a1", "event": "Products Searched", "properties": {"query": "jazz"}}'
     """
     config = ServerConfig(
         inbox=Home.from_env().inbox,

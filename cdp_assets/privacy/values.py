@@ -57,7 +57,6 @@ class Needles:
 
     exact: frozenset[str] = frozenset()
     folded: frozenset[str] = frozenset()
-    __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
         return bool(self.exact or self.folded)

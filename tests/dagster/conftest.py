@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -99,6 +100,26 @@ def install(folder: Path, patch: pytest.MonkeyPatch, project: Project) -> Instal
 @pytest.fixture
 def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
     """An empty installation of its own."""
+    found = install(tmp_path, monkeypatch, shipped("exports"))
+    yield found
+    found.instance.dispose()
+
+
+@pytest.fixture(scope="session")
+def derived_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an installation that received something, derived it and sent nothing; to be copied."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = install(tmp_path_factory.mktemp("derived"), patch, shipped("exports"))
+        found.receive(200, 5)
+        assert found.run(sync=False).failures == []
+        found.instance.dispose()
+        return found.home.root
+
+
+@pytest.fixture
+def derived(derived_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+    """An installation that received something, derived it and sent nothing yet."""
+    shutil.copytree(derived_folder, tmp_path, dirs_exist_ok=True)
     found = install(tmp_path, monkeypatch, shipped("exports"))
     yield found
     found.instance.dispose()

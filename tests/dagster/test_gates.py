@@ -24,14 +24,6 @@ def failed_checks(result: dg.ExecuteInProcessResult) -> set[str]:
     return {each.check_name for each in result.get_asset_check_evaluations() if not each.passed and each.blocking}
 
 
-@pytest.fixture
-def derived(installation: Installation) -> Installation:
-    """An installation that received something, derived it and sent nothing yet."""
-    installation.receive(200, 5)
-    assert installation.run(sync=False).failures == []
-    return installation
-
-
 def test_a_broken_row_stops_activation_in_this_run_and_in_the_next_until_it_is_mended(derived: Installation) -> None:
     table = consents(derived)
     good = table.current()

@@ -119,21 +119,17 @@ def test_no_value_of_a_person_is_in_what_dagster_keeps(ran: Installation) -> Non
     assert found == []
 
 
-def test_a_second_run_has_nothing_to_take_and_changes_nothing(installation: Installation) -> None:
-    installation.receive(150, 3)
-    assert installation.run(sync=False).failures == []
-    before = {table: installation.rows("raw_events", table) for table in ("raw_events", "import_batches")}
-    outcome = installation.run(sync=False)
+def test_a_second_run_has_nothing_to_take_and_changes_nothing(derived: Installation) -> None:
+    before = {table: derived.rows("raw_events", table) for table in ("raw_events", "import_batches")}
+    outcome = derived.run(sync=False)
     assert (outcome.rounds, outcome.failures) == (1, [])
-    assert all(before[table].equals(installation.rows("raw_events", table)) for table in before)
-    assert installation.metadata("profiles", "profiles")["people_changed"] == 0
+    assert all(before[table].equals(derived.rows("raw_events", table)) for table in before)
+    assert derived.metadata("profiles", "profiles")["people_changed"] == 0
 
 
-def test_what_came_since_is_taken_by_the_next_run_and_explained(installation: Installation) -> None:
-    installation.receive(150, 3)
-    assert installation.run(sync=False).failures == []
-    installation.receive(150, 4)
-    assert installation.run(sync=False).failures == []
-    assert installation.metadata("raw_events", "raw_events")["batches_taken"] == 1
-    told = installation.metadata("identity_graph", "identity_map")
+def test_what_came_since_is_taken_by_the_next_run_and_explained(derived: Installation) -> None:
+    derived.receive(150, 4)
+    assert derived.run(sync=False).failures == []
+    assert derived.metadata("raw_events", "raw_events")["batches_taken"] == 1
+    told = derived.metadata("identity_graph", "identity_map")
     assert {"largest_person", "newest_change"} <= told.keys()

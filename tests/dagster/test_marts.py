@@ -111,7 +111,9 @@ def test_every_model_is_an_asset_and_every_test_a_check(built: Built) -> None:
 def test_the_assets_tell_where_they_come_from_who_owns_them_and_what_their_columns_mean(built: Built) -> None:
     import definitions_marts
 
-    assets = definitions_marts.build(Declared(PROJECT)).resolve_asset_graph()
+    found = definitions_marts.build(Declared(PROJECT))
+    dg.Definitions.validate_loadable(found)
+    assets = found.resolve_asset_graph()
     for view in mart_views():
         node = assets.get(dg.AssetKey(["marts", view.name]))
         assert node.group_name == "marts"
@@ -270,7 +272,8 @@ def _views() -> tuple[list[TableSpec], tuple[View, ...]]:
 
 
 def test_a_build_waits_for_another_and_clears_what_a_killed_one_left(tmp_path: Path) -> None:
-    home, said = Home(tmp_path), []
+    home = Home(tmp_path)
+    said: list[str] = []
     (home.marts / "build").mkdir(parents=True)
     (home.marts / "build" / "torn").write_text("")
     with exclusive(home.locks / "marts.lock"):

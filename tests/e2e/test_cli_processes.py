@@ -75,10 +75,31 @@ def test_whoever_does_not_stop_is_killed_with_its_children() -> None:
     stop_all([program], seconds=0.5)
     assert time.monotonic() - started < 5
     assert not program.is_running
+    assert is_gone(child)
+
+
+PARENT = """
+import time
+from cdp_cli.processes import Program
+program = Program("child", ["-c", "import os, time; print(os.getpid()); time.sleep(60)"], {})
+print("child", program.wait_for("[0-9]+", 20)[0], flush=True)
+time.sleep(60)
+"""
+
+
+def test_programs_do_not_outlive_a_parent_that_was_killed() -> None:
+    program = Program("parent", ["-c", PARENT], {})
+    child = int(program.wait_for(r"child (\d+)", 20)[1])
+    assert is_alive(child)
+    program.end(0)
+    assert is_gone(child)
+
+
+def is_gone(pid: int) -> bool:
     deadline = time.monotonic() + 5
-    while is_alive(child) and time.monotonic() < deadline:
+    while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not is_alive(child)
+    return not is_alive(pid)
 
 
 def test_programs_stop_on_request_even_when_sigint_was_ignored_before() -> None:

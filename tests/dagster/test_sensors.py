@@ -1,0 +1,122 @@
+"""The sensors on a real instance: what they ask for, why they skip, and runs whose process is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import dagster as dg
+import pytest
+
+import definitions
+from cdp_assets.assets import PENDING_TAG, Declared
+from cdp_assets.project_loading import Mistake
+from cdp_cli.run import run_all
+from cdp_resources import clock
+from cdp_resources.inbox import Inbox
+from sensors.jobs import UPDATE, WRITING
+from sensors.under_way import ALIVE_TAG, alive, failures, under_way
+from tests.dagster.conftest import NOW, Installation, shipped
+
+
+@contextmanager
+def sensor(
+    installation: Installation, name: str, cursor: str | None = None, mistakes: tuple[Mistake, ...] = ()
+) -> Iterator[tuple[dg.SensorDefinition, dg.SensorEvaluationContext]]:
+    defs = definitions.build(Declared(installation.project, mistakes))
+    with dg.build_sensor_context(installation.instance, cursor=cursor, definitions=defs) as context:
+        yield defs.resolve_sensor_def(name) if hasattr(defs, "resolve_sensor_def") else defs.get_sensor_def(name), context
+
+
+def evaluated(
+    installation: Installation, name: str, cursor: str | None = None, mistakes: tuple[Mistake, ...] = ()
+) -> tuple[list[dg.RunRequest], str | None, str | None]:
+    """(run requests, why it skipped, its cursor)"""
+    with sensor(installation, name, cursor, mistakes) as (found, context):
+        data = found.evaluate_tick(context)
+        return list(data.run_requests or []), data.skip_message, data.cursor
+
+
+def test_sealed_batches_ask_for_one_run_with_their_hours(derived: Installation) -> None:
+    derived.receive(20, 8)
+    [request], skipped, _ = evaluated(derived, "new_events")
+    assert skipped is None
+    assert (request.job_name, request.run_key) == (UPDATE, "batch-1")
+    assert request.tags[PENDING_TAG] == "true"
+    assert request.tags["dagster/asset_partition_range_end"] == "2026-03-01-15:00"
+
+
+def test_it_skips_with_a_reason_when_nothing_waits(derived: Installation) -> None:
+    requests, skipped, _ = evaluated(derived, "new_events")
+    assert (requests, skipped) == ([], "every table is up to batch 0")
+
+
+def test_with_a_mistake_in_config_nothing_is_asked_for(derived: Installation) -> None:
+    derived.receive(20, 8)
+    requests, skipped, _ = evaluated(derived, "new_events", mistakes=(Mistake("config/traits/x.yaml", 3, "wrong"),))
+    assert requests == []
+    assert skipped is not None
+    assert "1 mistakes" in skipped
+
+
+def test_other_declarations_ask_for_the_layers_that_follow(derived: Installation) -> None:
+    derived.project = replace(derived.project, segments=derived.project.segments[1:])
+    [request], _, _ = evaluated(derived, "new_events")
+    assert request.job_name == "refresh"
+    assert request.run_key is not None
+    assert request.run_key.startswith("behind-")
+    assert PENDING_TAG not in request.tags
+
+
+def test_syncs_that_a_run_left_out_are_asked_for(derived: Installation) -> None:
+    [request], _, _ = evaluated(derived, "segments_changed")
+    assert request.run_key is not None
+    assert derived.run().failures == []
+    requests, skipped, _ = evaluated(derived, "segments_changed")
+    assert (requests, skipped) == ([], "destinations have everything")
+
+
+def test_a_run_whose_process_is_gone_is_marked_as_failed_and_stops_nobody(derived: Installation) -> None:
+    job = definitions.build(Declared(derived.project)).resolve_job_def(UPDATE)
+    with alive(derived.home) as tags:
+        run = derived.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        assert under_way(derived.instance, derived.home, WRITING) == 1
+    assert under_way(derived.instance, derived.home, WRITING) == 0
+    gone = derived.instance.get_run_by_id(run.run_id)
+    assert gone is not None
+    assert gone.status == dg.DagsterRunStatus.FAILURE
+    assert gone.tags[ALIVE_TAG] == tags[ALIVE_TAG]
+    count, since = failures(derived.instance, UPDATE, clock.now() + timedelta(seconds=30))
+    assert count == 1
+    assert 25 < since < 120
+
+
+def test_what_is_being_received_is_sealed_only_after_it_has_waited(derived: Installation) -> None:
+    inbox = Inbox(derived.home.inbox)
+    path, descriptor = inbox.new_segment("2026030115")
+    os.write(descriptor, b'{"source":"web","received_at":1772379000000000,"message":{"type":"track","event":"X","userId":"u"}}\n')
+    os.close(descriptor)
+    _, skipped, cursor = evaluated(derived, "new_events")
+    assert skipped == "every table is up to batch 0"
+    assert path.exists()
+    assert cursor is not None
+    waited = json.dumps({"open_since": json.loads(cursor)["open_since"] - 60})
+    [request], _, cursor = evaluated(derived, "new_events", waited)
+    assert not path.exists()
+    assert request.run_key == "batch-1"
+    assert json.loads(cursor or "{}") == {"open_since": None}
+
+
+def test_a_failing_graph_is_tried_again_with_patience(derived: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CDP_CRM_URL", raising=False)
+    derived.receive(20, 8)
+    assert not run_all(derived.home, shipped("crm"), as_of=NOW).is_done
+    derived.receive(20, 9)
+    requests, skipped, _ = evaluated(derived, "new_events")
+    assert requests == []
+    assert skipped is not None
+    assert skipped.startswith("the last 1 runs failed; the next attempt is in")
