@@ -23,8 +23,9 @@ lint: install ## formatting, style, types, and the shipped declarations
 bench: install ## events per second, memory and bytes of this machine; ARGS='--events 10000000' for more
 	$(BIN)/cdp bench $(ARGS)
 
-docs: install ## write the reference of config/ again from the code
+docs: install ## write docs/config.md, docs/schemas and docs/tables.md again from the code
 	$(BIN)/python -m cdp_cli.config_reference
+	$(BIN)/python -m cdp_cli.tables_reference
 
 install:
 	@.ci/install

@@ -26,7 +26,6 @@ from cdp_cli.demo_home import IN_USE, Demo, refuse_to_wait
 from cdp_cli.ingest import import_files
 from cdp_cli.processes import Program, ProgramFailedError, interruptible, stop_all
 from cdp_resources import clock
-from cdp_resources.dagster_home import ensure_instance
 from cdp_resources.home import REPOSITORY, Home, config_dir
 from cdp_resources.locks import exclusive
 from demo import outcome, stand_ins
@@ -183,23 +182,13 @@ def _run_graph(home: Home, project: Project, vendor_url: str, step: Step) -> Non
 
 
 def _build_marts(home: Home, project: Project) -> int:
-    """What the schedule of the marts does; the number of marts. Raises DemoError."""
-    import dagster as dg
+    """What `cdp run` does with the marts; the number of marts. Raises DemoError."""
+    from cdp_cli.run import build_marts
 
-    import definitions_marts
-    from cdp_assets.assets import Declared
-    from sensors.jobs import MARTS
-
-    instance = dg.DagsterInstance.from_config(str(ensure_instance(home)))
-    try:
-        job = definitions_marts.build(Declared(project)).resolve_job_def(MARTS)
-        result = job.execute_in_process(instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
-    finally:
-        instance.dispose()
-    failed = [each for each in result.get_asset_check_evaluations() if not each.passed]
-    if failed or not result.success:
-        raise DemoError(f"the marts were not built: {len(failed)} tests failed; see the run in Dagster")
-    return len(result.get_asset_materialization_events())
+    built, failed = build_marts(home, project)
+    if failed:
+        raise DemoError("the marts were not built: " + ", ".join(failed))
+    return built
 
 
 def _must_fit(project: Project) -> None:

@@ -27,7 +27,7 @@ from cdp_resources.home import Home, config_dir
 from cdp_resources.inbox import Inbox
 from cdp_resources.lake import Lake
 from cdp_resources.resources import instant
-from sensors.jobs import CONFIG, DERIVED, RECEIVED, SYNCS, UPDATE, WRITING, pending_tags
+from sensors.jobs import CONFIG, DERIVED, MARTS, RECEIVED, SYNCS, UPDATE, WRITING, pending_tags
 from sensors.pending import pending
 from sensors.under_way import alive, under_way
 
@@ -74,17 +74,14 @@ def run_all(
         job = definitions.build(Declared(project)).resolve_job_def(UPDATE)
         waits = pending(home, project)
         while outcome.rounds < MOST_ROUNDS:
-            layers = (
-                (CONFIG, *RECEIVED, *DERIVED)
-                if waits.batches or full or "enriched_events" in waits.behind
-                else (CONFIG, *DERIVED)
-            )
-            hours = pending_tags(waits.hours[0], waits.hours[-1], HOURS) if waits.hours else {}
+            takes_events = full or waits.is_of_events
+            layers = (CONFIG, *(RECEIVED if takes_events else ()), *DERIVED, *((SYNCS,) if sync else ()))
+            hours = pending_tags(waits.hours, HOURS) if takes_events else {}
             result = job.execute_in_process(
                 instance=instance,
                 tags={**tags, **hours},
                 run_config=_config(full, as_of, sync, allow_removals),
-                asset_selection=_selected(job, {*layers, *([SYNCS] if sync else [])}),
+                asset_selection=_selected(job, set(layers)),
                 raise_on_error=False,
             )
             outcome.rounds += 1
@@ -98,6 +95,29 @@ def run_all(
                 break
     instance.dispose()
     return outcome
+
+
+def build_marts(home: Home, project: Project) -> tuple[int, tuple[str, ...]]:
+    """Build the marts as their schedule does, through Dagster: how many there are, and which of their tests failed.
+
+    The old marts stay when one fails.
+    """
+    import definitions_marts  # dagster-dbt takes seconds to import
+
+    instance = dg.DagsterInstance.from_config(str(ensure_instance(home)))
+    try:
+        job = definitions_marts.build(Declared(project)).resolve_job_def(MARTS)
+        result = job.execute_in_process(instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
+    finally:
+        instance.dispose()
+    failed = tuple(
+        f"{each.asset_key.to_user_string()}: {each.check_name}"
+        for each in result.get_asset_check_evaluations()
+        if not each.passed
+    )
+    if not result.success and not failed:
+        failed = ("marts: the build failed; see the run in Dagster",)
+    return len(result.get_asset_materialization_events()), failed
 
 
 def _selected(job: dg.JobDefinition, groups: set[str]) -> list[dg.AssetKey]:
@@ -189,11 +209,19 @@ def shown_progress() -> Iterator[Callable[[str], None]]:
     multiple=True,
     help="Let this sync remove more records than its max_removal_share allows, once.",
 )
+@click.option("--no-marts", is_flag=True, help="Leave the marts to their schedule: dbt takes some seconds to start.")
 @click.pass_context
-def run(context: click.Context, full: bool, as_of: str | None, no_sync: bool, allow_removals: tuple[str, ...]) -> None:
-    """Bring every table up to what was received, check it, and send destinations what changed.
+def run(
+    context: click.Context, full: bool, as_of: str | None, no_sync: bool, allow_removals: tuple[str, ...], no_marts: bool
+) -> None:
+    """Bring every table up to what was received, check it, send destinations what changed, and build the marts.
 
     Exit status 1 when a check that must pass did not, or a destination took nothing; the reason is printed.
+
+    \b
+    Example:
+      cdp run
+      cdp run --full --as-of 2026-11-22T00:00:00Z --no-sync
     """
     project = Project.load(config_dir())
     unknown = sorted(set(allow_removals) - {each.sync for each in project.syncs})
@@ -210,6 +238,9 @@ def run(context: click.Context, full: bool, as_of: str | None, no_sync: bool, al
     os.environ["DAGSTER_HOME"] = str(ensure_instance(home))
     with shown_progress() as say:
         outcome = run_all(home, project, full=full, as_of=now, sync=not no_sync, allow_removals=allow_removals, say=say)
+        if outcome.is_done and not no_marts:
+            say("building the marts")
+            outcome.failures.extend(build_marts(home, project)[1])
     for each in outcome.failures:
         click.echo(each, err=True)
     context.exit(0 if outcome.is_done else 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from cdp_assets.assets import PENDING_TAG, partition_of_hour
@@ -32,18 +34,20 @@ ACTIVATE_JOB = dg.define_asset_job(
 )
 
 
-def pending_tags(first_hour: str, last_hour: str, hours: dg.HourlyPartitionsDefinition) -> dict[str, str]:
-    """Tags of a run that takes what is pending: its partitions are the hours that wait, as far as there are such partitions."""
-    first, last = partition_of_hour(first_hour), partition_of_hour(last_hour)
-    known_first, known_last = hours.get_first_partition_key(), hours.get_last_partition_key()
-    assert known_first is not None
-    assert known_last is not None
-    last = min(max(last, known_first), known_last)
-    window = hours.get_partition_keys_in_range(dg.PartitionKeyRange(max(first, known_first), last)) if first <= last else [last]
+def pending_tags(waiting: Sequence[str], hours: dg.HourlyPartitionsDefinition) -> dict[str, str]:
+    """Tags of a run that takes what is pending: its partitions are the hours that wait, from the first to the last.
+
+    Hours that are no partitions are left out. Where none is left, the present hour stands for everything up to now.
+    """
+    first, last = hours.get_first_partition_key(), hours.get_last_partition_key()
+    assert first is not None
+    assert last is not None
+    known = [key for key in map(partition_of_hour, waiting) if first <= key <= last] or [last]
+    window = hours.get_partition_keys_in_range(dg.PartitionKeyRange(min(known), max(known)))
     return {
         PENDING_TAG: "true",
         "dagster/asset_partition_range_start": window[-MOST_HOURS:][0],
-        "dagster/asset_partition_range_end": last,
+        "dagster/asset_partition_range_end": window[-1],
     }
 
 

@@ -41,7 +41,7 @@ def new_events(declared: Declared) -> dg.SensorDefinition:
             open_since = None
         context.update_cursor(json.dumps({"open_since": open_since}))
         waits = pending(home, declared.project)
-        job = UPDATE if waits.hours else REFRESH
+        job = UPDATE if waits.is_of_events else REFRESH
         count, since = failures(context.instance, job, now)
         seen = decisions.Seen(
             mistakes=len(declared.mistakes),
@@ -57,7 +57,7 @@ def new_events(declared: Declared) -> dg.SensorDefinition:
         decided = decisions.bring_up_to_date(seen)
         if isinstance(decided, decisions.Skip):
             return dg.SkipReason(decided.reason)
-        tags = pending_tags(*decided.hours, HOURS) if len(decided.hours) == 2 else {}
+        tags = pending_tags(decided.hours, HOURS) if job == UPDATE else {}
         return dg.SensorResult(run_requests=[dg.RunRequest(decided.run_key, job_name=job, tags=tags)])
 
     return sensor

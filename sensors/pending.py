@@ -53,6 +53,11 @@ class Pending:
         """Whether a run would have something to do."""
         return bool(self.batches or self.behind)
 
+    @property
+    def is_of_events(self) -> bool:
+        """Whether raw_events or enriched_events would change; else only what is derived of them."""
+        return bool(self.batches) or ENRICHED_EVENTS.layer in self.behind
+
 
 def pending(home: Home, project: Project) -> Pending:
     """What waits now."""

@@ -25,7 +25,10 @@ from cdp_assets.privacy.values import Identifier, Wanted
 from cdp_assets.run import Run
 from cdp_resources.traces import Traces, look
 
-WRITERS = ("raw_events", "enriched_events", "identity_graph", "consent", "profiles", "segments", "attribution", "sync_log")
+WRITERS = (
+    *("raw_events", "enriched_events", "identity_graph", "consent", "profiles", "segments", "attribution"),
+    *("sync_log", "marts"),
+)
 """Locks in the order in which they are taken: that of the data, as every run takes them one by one."""
 ATTEMPTS = 3
 """Times that what arrived about the person while they were erased is erased too."""
@@ -89,8 +92,7 @@ def erase(
         journals.save(run.home.root, journal)
         run.checkpoint("journal")
         traces, left = Traces(), -1
-        if not journal.is_removing:
-            layers.update()
+        layers.update()
         journal.is_rebuild = journal.is_rebuild or journal.is_removing  # others may have been computed from half of it
         for _ in range(ATTEMPTS):
             with _alone(run):

@@ -152,7 +152,7 @@ def _listed(numbers: Iterable[int]) -> str:
 def _remember_keys(run: Run, found: Holdings) -> None:
     """Note the keys of erased messages before the messages go, so that a copy which arrives later stays out."""
     table = run.lake.table(raw.ERASED_KEYS)
-    fresh = pl.concat([found.accepted.select("batch_seq", *KEYS), found.keys]).unique()
+    fresh = found.accepted.select("batch_seq", *KEYS).unique()
     fresh = fresh.join(table.scan().collect(), on=["batch_seq", *KEYS], how="anti")
     if fresh.height:
         table.write(fresh, {})

@@ -56,8 +56,6 @@ class Holdings:
     """Places of refused rows."""
     lines: pl.DataFrame
     """Places of lines of the inbox that are neither accepted nor refused: repeated ones, and those not read yet."""
-    keys: pl.DataFrame
-    """[batch_seq, message_key, message_key_high] of lines not read yet."""
 
     @property
     def is_empty(self) -> bool:
@@ -110,8 +108,8 @@ def holdings(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequence[int
     accepted = rows_at(raw, every, KEYS)
     others = matched.unique().join(own, on=PLACE, how="anti").height
     rejected = _refused(run, layers, wanted)
-    lines, keys = _other_lines(run, layers, wanted, accepted)
-    return Holdings(accepted.select(*PLACE, *KEYS), others, rejected, lines, keys)
+    lines = _other_lines(run, layers, wanted, accepted)
+    return Holdings(accepted.select(*PLACE, *KEYS), others, rejected, lines)
 
 
 def rows_at(table: Table, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
@@ -209,13 +207,13 @@ def _refused_holding(rows: pl.DataFrame, layers: Layers, wanted: Wanted) -> pl.D
     ).unique()
 
 
-def _other_lines(run: Run, layers: Layers, wanted: Wanted, accepted: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _other_lines(run: Run, layers: Layers, wanted: Wanted, accepted: pl.DataFrame) -> pl.DataFrame:
     """Lines of the inbox that no table has: copies of messages that were there already, and batches that were not read yet."""
     raw, rejected = run.lake.table(RAW_EVENTS), run.lake.table(REJECTED_EVENTS)
     counts = run.lake.table(IMPORT_BATCHES).scan().group_by("batch_seq").agg(pl.col("duplicates").sum()).collect()
     repeated = set(counts.filter(pl.col("duplicates") > 0)["batch_seq"].to_list())
     batches = [each for each in run.inbox.batches() if each.batch_seq > raw.cursor or each.batch_seq in repeated]
-    places, keys = [_PLACES], [pl.DataFrame(schema={"batch_seq": pl.Int64, **dict.fromkeys(KEYS, pl.Int64)})]
+    places = [_PLACES]
     for chunk in _chunks(run, batches):
         lines = read_lines([(each.batch_seq, run.inbox.path(each)) for each in chunk])
         seqs = [each.batch_seq for each in chunk]
@@ -237,9 +235,7 @@ def _other_lines(run: Run, layers: Layers, wanted: Wanted, accepted: pl.DataFram
             ]
         ).unique()
         places.append(found)
-        fresh = named.filter(pl.col("batch_seq") > raw.cursor).join(found, on=PLACE, how="semi")
-        keys.append(fresh.select("batch_seq", *KEYS))
-    return pl.concat(places), pl.concat(keys)
+    return pl.concat(places)
 
 
 def _chunks(run: Run, batches: Sequence[Batch]) -> Iterator[list[Batch]]:

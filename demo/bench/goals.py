@@ -206,15 +206,16 @@ def _state(results: Json) -> Iterator[Verdict]:
     found = results.get("state")
     if found is None:
         return
-    early, late = early_and_late(found["seconds"])
+    early, late = early_and_late(found["cpu_seconds"])
+    walls = early_and_late(found["seconds"])
     looks = found["looks"]
     half = looks[len(looks) // 2 :]
     subject = f"{found['increments']:,} increments of {found['added']:,} events"
     is_long = found["increments"] >= 100
     yield Verdict(
-        f"{subject}, time of one",
+        f"{subject}, processor time of one",
         f"the last tenth at most {BOUNDED:.0f} times the second tenth",
-        f"{early:.2f} s, at the end {late:.2f} s",
+        f"{early:.2f} s, at the end {late:.2f} s (wall {walls[0]:.2f} s and {walls[1]:.2f} s)",
         late <= BOUNDED * early if is_long else None,
     )
     for name in ("profiles", "segment_members"):

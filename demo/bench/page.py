@@ -123,6 +123,7 @@ def _state_lines(results: Json) -> list[str]:
         (
             f"{each['increment']:,}",
             f"{found['seconds'][each['increment'] - 1]:.2f}",
+            f"{found['cpu_seconds'][each['increment'] - 1]:.2f}",
             f"{each['live_files']:,}",
             f"{each['live_bytes'] / MB:,.0f}",
             f"{each['files']:,}",
@@ -132,7 +133,17 @@ def _state_lines(results: Json) -> list[str]:
         )
         for each in found["looks"]
     ]
-    head = ("increment", "s", "files in use", "MB in use", "files on disk", "MB on disk", "profiles s", "segment_members s")
+    head = (
+        "increment",
+        "wall s",
+        "CPU s",
+        "files in use",
+        "MB in use",
+        "files on disk",
+        "MB on disk",
+        "profiles s",
+        "segment_members s",
+    )
     about = "Files that a newer version no longer needs stay an hour for readers that began before; the run is quicker than that, so they pile up on disk."
     return [f"## {found['increments']:,} increments of {found['added']:,} events", "", about, "", *_markdown(head, rows), ""]
 

@@ -123,13 +123,15 @@ def state(given: Mapping[str, Any]) -> Mapping[str, Any]:
     load, until = Load(given["seed"], count * added), datetime.fromisoformat(given["until"])
     inbox = Inbox(home.inbox)
     seconds: list[float] = []
+    processor: list[float] = []
     looks: list[dict[str, float]] = []
     for number in range(count):
         hour = until - timedelta(days=7) + timedelta(hours=int(number * 7 * 24 / count))
         write_batch(inbox, Batch(number, f"{hour:%Y%m%d%H}"), load.lines(number, added, hour))
-        began = time.perf_counter()
+        began, used = time.perf_counter(), cpu_seconds()
         pipeline.update_all(Run(home, project, hour + timedelta(hours=1)))
         seconds.append(time.perf_counter() - began)
+        processor.append(cpu_seconds() - used)
         if number + 1 == count or number % max(count // 20, 1) == 0:
             looks.append({"increment": number + 1, **_look(home, project)})
             sys.stderr.write(
@@ -139,8 +141,8 @@ def state(given: Mapping[str, Any]) -> Mapping[str, Any]:
     for spec in pipeline.tables(project):
         (Lake(home.lake).keyed(spec) if spec.keys else Lake(home.lake).table(spec)).drop_old(keep_hours=0)
     kept = [size for size, _ in sizes(home.lake).values()]
-    told = {"seconds": seconds, "looks": looks, "later": {"files": len(kept), "bytes": sum(kept)}}
-    return as_json(Cost(sum(seconds), cpu_seconds(), peak_mb(), told=told))
+    told = {"seconds": seconds, "cpu_seconds": processor, "looks": looks, "later": {"files": len(kept), "bytes": sum(kept)}}
+    return as_json(Cost(sum(seconds), sum(processor), peak_mb(), told=told))
 
 
 QUERIES = {

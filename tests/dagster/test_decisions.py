@@ -103,22 +103,21 @@ def test_hours_and_partitions_name_each_other() -> None:
 
 
 def test_a_run_of_what_is_pending_has_the_hours_that_wait_as_its_partitions() -> None:
-    tags = pending_tags("2026030114", "2026030115", HOURS)
+    tags = pending_tags(["2026030114", "2026030115"], HOURS)
     assert tags["dagster/asset_partition_range_start"] == "2026-03-01-14:00"
     assert tags["dagster/asset_partition_range_end"] == "2026-03-01-15:00"
 
 
 def test_hours_that_are_no_partitions_do_not_keep_their_batches_from_being_taken() -> None:
-    first, last = HOURS.get_first_partition_key(), HOURS.get_last_partition_key()
-    assert first is not None
-    early = pending_tags("2001010100", "2001010105", HOURS)
-    assert set(early.values()) == {"true", first}
-    late = pending_tags("2999010100", "2999010105", HOURS)
-    assert set(late.values()) == {"true", last}
+    early = pending_tags(["2001010100", "2026030115"], HOURS)
+    assert set(early.values()) == {"true", "2026-03-01-15:00"}
+    late = pending_tags(["2999010100", "2999010105"], HOURS)
+    assert set(late.values()) == {"true", HOURS.get_last_partition_key()}
+    assert pending_tags([], HOURS) == late
 
 
 def test_a_run_tells_of_the_last_hours_only_when_they_are_many() -> None:
-    tags = pending_tags("2025020100", "2026030115", HOURS)
+    tags = pending_tags(["2025020100", "2026030115"], HOURS)
     window = dg.PartitionKeyRange(tags["dagster/asset_partition_range_start"], tags["dagster/asset_partition_range_end"])
     assert len(HOURS.get_partition_keys_in_range(window)) == MOST_HOURS
 

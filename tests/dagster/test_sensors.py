@@ -10,11 +10,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import dagster as dg
+import polars as pl
 import pytest
 
 import definitions
 from cdp_assets.assets import PENDING_TAG, Declared
 from cdp_assets.project_loading import Mistake
+from cdp_assets.raw_events.schema import RAW_EVENTS
 from cdp_cli.run import run_all
 from cdp_resources import clock
 from cdp_resources.inbox import Inbox
@@ -70,6 +72,13 @@ def test_other_declarations_ask_for_the_layers_that_follow(derived: Installation
     assert request.run_key is not None
     assert request.run_key.startswith("behind-")
     assert PENDING_TAG not in request.tags
+
+
+def test_rewritten_batches_ask_for_a_run_of_the_events(derived: Installation) -> None:
+    raw = derived.open(RAW_EVENTS)
+    raw.put_batches(raw.read().filter(pl.col("offset") > 3), [0])
+    [request], _, _ = evaluated(derived, "new_events")
+    assert (request.job_name, request.tags[PENDING_TAG]) == (UPDATE, "true")
 
 
 def test_syncs_that_a_run_left_out_are_asked_for(derived: Installation) -> None:

@@ -198,27 +198,44 @@ def test_a_lost_message_or_another_table_breaks_the_promise_and_slowness_does_no
     assert is_broken({"histories": {"histories": 2, "passed": 3, "failed": 1}})
 
 
+def _state(cpu: list[float]) -> dict[str, Any]:
+    look = {"increment": 100, "live_files": 90, "live_bytes": 5_000_000, "files": 200, "bytes": 9_000_000}
+    look |= {"query_profiles_seconds": 0.2, "query_segment_members_seconds": 2.5}
+    later = {"files": 120, "bytes": 6_000_000}
+    return {"increments": len(cpu), "added": 10_000, "seconds": cpu, "cpu_seconds": cpu, "looks": [look], "later": later}
+
+
+def test_state_over_time_is_judged_by_processor_time_queries_files_and_bytes() -> None:
+    steady, growing = _state([1.0] * 100), _state([1.0] * 80 + [2.1] * 20)
+    assert [each.word for each in verdicts({"state": steady})] == ["met", "met", "missed", "met", "met"]
+    assert verdicts({"state": growing})[0].word == "missed"
+    assert verdicts({"state": _state([1.0] * 20)})[0].word == "not judged"
+    assert "| 100 | 1.00 | 1.00 | 90 | 5 |" in page({"machine": ABOUT, "runs": [], "state": steady})
+
+
 def test_time_of_increments_compares_the_second_tenth_with_the_last() -> None:
     assert early_and_late([0.1] * 10 + [1.0] * 80 + [3.0] * 10) == (1.0, 3.0)
 
 
+ABOUT = {
+    "processor": "P",
+    "cores": 2,
+    "memory_gb": 24.0,
+    "system": "Linux 6",
+    "python": "3.11",
+    "packages": {"polars": "2"},
+    "load_average": 1.0,
+}
+
+
 def test_the_page_joins_runs_and_shows_every_verdict() -> None:
-    about = {
-        "processor": "P",
-        "cores": 2,
-        "memory_gb": 24.0,
-        "system": "Linux 6",
-        "python": "3.11",
-        "packages": {"polars": "2"},
-        "load_average": 1.0,
-    }
     first = {
-        "machine": about,
+        "machine": ABOUT,
         "runs": [{"command": "cdp bench", "at": "2026-11-22T10:00", "seconds": 60}],
         "sizes": [_size(1_000_000, 7.0, 9.0)],
     }
     second = {
-        "machine": about,
+        "machine": ABOUT,
         "runs": [{"command": "cdp bench --only crash", "at": "2026-11-23T10:00", "seconds": 60}],
         "crash": _crash(),
     }
