@@ -24,7 +24,7 @@ TABLES = (("raw_events", "raw_events"), ("enriched_events", "enriched_events"), 
 
 
 def cdp_run(*arguments: str) -> Result:
-    return CliRunner().invoke(run, [*arguments, "--as-of", NOW.isoformat()])
+    return CliRunner().invoke(run, [*arguments, "--no-marts", "--as-of", NOW.isoformat()])
 
 
 def test_it_is_quiet_and_0_when_everything_was_derived(installation: Installation) -> None:
@@ -64,7 +64,16 @@ def test_a_full_run_gives_the_same_tables(derived: Installation) -> None:
 
 
 def start() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from cdp_cli.main import main; main()", "run", "--no-sync", "--as-of", NOW.isoformat()]
+    command = [
+        sys.executable,
+        "-c",
+        "from cdp_cli.main import main; main()",
+        "run",
+        "--no-sync",
+        "--no-marts",
+        "--as-of",
+        NOW.isoformat(),
+    ]
     return subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
 
 

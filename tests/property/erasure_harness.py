@@ -127,7 +127,9 @@ def without_copies(history: History, keys: dict[int, set[int]], window: int) -> 
         lines = []
         for offset, line in enumerate(batch.lines):
             key = key_of(batch, offset, line)
-            if any(0 <= received.hour_of(batch) - hour <= window * HOUR for hour in keys.get(key or 0, ())):
+            hours = keys.get(key or 0, set())
+            is_near = any(received.hour_of(batch) - hour <= window * HOUR for hour in hours)
+            if is_near or (hours and line.line is not None):  # a row of a file is the same row whenever it comes again
                 counts[batch.batch_seq, line.source] = counts.get((batch.batch_seq, line.source), 0) + 1
                 line = Line(line.source, line.received_at, None, reason="erased")
             lines.append(line)

@@ -16,6 +16,7 @@ import pytest
 from tests.property import declarations, histories, reference
 from tests.property.pipeline_harness import World, differences
 from tests.property.reference.history import Batch
+from tests.property.reference.values import Row
 
 FIRST = int(os.environ.get("CDP_FIRST_HISTORY", "0"))
 COUNT = int(os.environ.get("CDP_HISTORIES", "16"))

@@ -105,6 +105,7 @@ def test_received_stays_what_it_was_and_the_lines_count_as_erased(home: Home, tm
     assert after["erased"].sum() == 6 + 2 + 2 + 3 + 1  # events, two later ones, others' mentions, refused lines, a copy
 
 
+@pytest.mark.slow
 def test_the_next_run_and_a_full_one_change_nothing(home: Home, tmp_path: Path) -> None:
     project = shop.write_config(tmp_path / "config")
     erased(shop.USER)
@@ -142,6 +143,7 @@ def test_the_row_of_an_erasure_says_what_was_looked_at_and_not_who(home: Home) -
     assert [(each["action"], each["request_hash"]) for each in audit] == [("erase", row["request_hash"])]
 
 
+@pytest.mark.slow
 def test_the_batches_that_left_the_inbox_are_counted_too(home: Home, tmp_path: Path) -> None:
     project = shop.write_config(tmp_path / "config")
     pipeline.update_all(shop.run(home, project))
@@ -154,6 +156,7 @@ def test_the_batches_that_left_the_inbox_are_counted_too(home: Home, tmp_path: P
     assert shop.planted(home.root) == {}
 
 
+@pytest.mark.slow
 def test_a_file_that_still_holds_the_person_makes_it_incomplete(home: Home) -> None:
     (home.root / "notes.txt").write_text(f"call {shop.EMAIL}.")
     (home.root / "wide.bin").write_bytes(b"\0" + shop.EMAIL.encode("utf-16-le"))

@@ -76,6 +76,7 @@ def test_vendors_are_asked_to_remove_the_record_and_keep_the_others(home: Home, 
     assert shop.planted(home.root) == {}
 
 
+@pytest.mark.slow
 def test_an_erasure_waits_for_a_vendor_that_is_down_and_is_finished_when_it_is_up(home: Home, vendor: WebhookVendor) -> None:
     vendor.control(is_down=True)
     result = CliRunner().invoke(erase, ["--yes", "--json", shop.USER])
@@ -122,6 +123,7 @@ def test_a_profile_shows_everything_known_and_the_look_is_noted_without_a_value(
     assert (home.root / "audit.key").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_a_profile_is_shown_to_a_person_too_and_an_erased_one_is_not_found(home: Home) -> None:
     shown = CliRunner().invoke(profile, [f"user_id:{shop.USER}"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0, shown.output
