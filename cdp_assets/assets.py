@@ -26,7 +26,7 @@ from cdp_resources.lake import KeyedTable, Table
 from cdp_resources.resources import CdpResource
 from cdp_resources.warehouse import View
 
-FIRST_HOUR = datetime(2025, 1, 1, tzinfo=UTC)
+FIRST_HOUR = datetime(2026, 1, 1, tzinfo=UTC)
 """The first hour of receipt that is a partition. Fixed: Dagster keeps what is materialised by the partition's name."""
 HOURS = dg.HourlyPartitionsDefinition(start_date=FIRST_HOUR.replace(tzinfo=None), timezone="UTC", end_offset=1)
 """Hours of receipt, the current one included."""

@@ -27,7 +27,7 @@ from cdp_resources.home import Home, config_dir
 from cdp_resources.inbox import Inbox
 from cdp_resources.lake import Lake
 from cdp_resources.resources import instant
-from sensors.jobs import BUILD_MARTS, CONFIG, DERIVED, RECEIVED, SYNCS, UPDATE, WRITING, pending_tags
+from sensors.jobs import CONFIG, DERIVED, MARTS, RECEIVED, SYNCS, UPDATE, WRITING, pending_tags
 from sensors.pending import pending
 from sensors.under_way import alive, under_way
 
@@ -106,7 +106,7 @@ def build_marts(home: Home, project: Project) -> tuple[int, tuple[str, ...]]:
 
     instance = dg.DagsterInstance.from_config(str(ensure_instance(home)))
     try:
-        job = definitions_marts.build(Declared(project)).resolve_job_def(BUILD_MARTS)
+        job = definitions_marts.build(Declared(project)).resolve_job_def(MARTS)
         result = job.execute_in_process(instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
     finally:
         instance.dispose()

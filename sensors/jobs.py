@@ -8,13 +8,12 @@ import dagster as dg
 
 from cdp_assets.assets import PENDING_TAG, partition_of_hour
 
-UPDATE, REFRESH, ACTIVATE, BUILD_MARTS = "update", "refresh", "activate", "build_marts"
+UPDATE, REFRESH, ACTIVATE, MARTS = "update", "refresh", "activate", "marts"
 CONFIG = "config"
 RECEIVED = ("raw_events", "enriched_events")
 """Layers with hours of receipt as partitions."""
 DERIVED = ("identity_graph", "consent", "profiles", "segments", "attribution")
 SYNCS = "destination_syncs"
-MARTS = "marts"
 WRITING = (UPDATE, REFRESH, ACTIVATE)
 
 

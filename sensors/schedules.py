@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from sensors.jobs import BUILD_MARTS, MARTS, REFRESH_JOB
+from sensors.jobs import MARTS, REFRESH_JOB
 
 
 def daily_refresh() -> dg.ScheduleDefinition:
@@ -23,7 +23,7 @@ def hourly_marts() -> dg.ScheduleDefinition:
     """The marts of the other code location, by their group."""
     return dg.ScheduleDefinition(
         name="hourly_marts",
-        job=dg.define_asset_job(BUILD_MARTS, dg.AssetSelection.groups(MARTS), description="Every mart, and dbt's tests of it."),
+        job=dg.define_asset_job(MARTS, dg.AssetSelection.groups(MARTS), description="Every mart, and dbt's tests of it."),
         cron_schedule="20 * * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,

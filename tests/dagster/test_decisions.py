@@ -117,7 +117,7 @@ def test_hours_that_are_no_partitions_do_not_keep_their_batches_from_being_taken
 
 
 def test_a_run_tells_of_the_last_hours_only_when_they_are_many() -> None:
-    tags = pending_tags(["2025020100", "2026030115"], HOURS)
+    tags = pending_tags(["2026010500", "2026030115"], HOURS)
     window = dg.PartitionKeyRange(tags["dagster/asset_partition_range_start"], tags["dagster/asset_partition_range_end"])
     assert len(HOURS.get_partition_keys_in_range(window)) == MOST_HOURS
 
