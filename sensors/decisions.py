@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SEAL_AFTER_SECONDS = 10.0
+SEAL_AFTER_SECONDS = 3.0
 """What was received waits at most this long (and a tick) before it is made a batch."""
 FIRST_RETRY_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 3600.0

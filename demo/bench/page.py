@@ -130,6 +130,7 @@ def _state_lines(results: Json) -> list[str]:
             f"{each['bytes'] / MB:,.0f}",
             f"{each['query_profiles_seconds']:.2f}",
             f"{each['query_segment_members_seconds']:.2f}",
+            ", ".join(f"{name} {seconds:.2f}" for name, seconds in each["layers"].items()),
         )
         for each in found["looks"]
     ]

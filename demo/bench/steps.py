@@ -124,16 +124,16 @@ def state(given: Mapping[str, Any]) -> Mapping[str, Any]:
     inbox = Inbox(home.inbox)
     seconds: list[float] = []
     processor: list[float] = []
-    looks: list[dict[str, float]] = []
+    looks: list[dict[str, Any]] = []
     for number in range(count):
         hour = until - timedelta(days=7) + timedelta(hours=int(number * 7 * 24 / count))
         write_batch(inbox, Batch(number, f"{hour:%Y%m%d%H}"), load.lines(number, added, hour))
-        began, used = time.perf_counter(), cpu_seconds()
-        pipeline.update_all(Run(home, project, hour + timedelta(hours=1)))
+        began, run = time.perf_counter(), Run(home, project, hour + timedelta(hours=1))
+        spent = {name: _processor_of(update, run) for name, update in LAYERS.items()}
         seconds.append(time.perf_counter() - began)
-        processor.append(cpu_seconds() - used)
+        processor.append(sum(spent.values()))
         if number + 1 == count or number % max(count // 20, 1) == 0:
-            looks.append({"increment": number + 1, **_look(home, project)})
+            looks.append({"increment": number + 1, **_look(home, project), "layers": spent})
             sys.stderr.write(
                 f"state: {number + 1} of {count} increments, {seconds[-1]:.2f} s, {looks[-1]['live_files']:.0f} files\n"
             )
@@ -143,6 +143,12 @@ def state(given: Mapping[str, Any]) -> Mapping[str, Any]:
     kept = [size for size, _ in sizes(home.lake).values()]
     told = {"seconds": seconds, "cpu_seconds": processor, "looks": looks, "later": {"files": len(kept), "bytes": sum(kept)}}
     return as_json(Cost(sum(seconds), sum(processor), peak_mb(), told=told))
+
+
+def _processor_of(update: Callable[[Run], object], run: Run) -> float:
+    began = cpu_seconds()
+    update(run)
+    return cpu_seconds() - began
 
 
 QUERIES = {

@@ -199,8 +199,8 @@ def test_a_lost_message_or_another_table_breaks_the_promise_and_slowness_does_no
 
 
 def _state(cpu: list[float]) -> dict[str, Any]:
-    look = {"increment": 100, "live_files": 90, "live_bytes": 5_000_000, "files": 200, "bytes": 9_000_000}
-    look |= {"query_profiles_seconds": 0.2, "query_segment_members_seconds": 2.5}
+    look: dict[str, Any] = {"increment": 100, "live_files": 90, "live_bytes": 5_000_000, "files": 200, "bytes": 9_000_000}
+    look |= {"query_profiles_seconds": 0.2, "query_segment_members_seconds": 2.5, "layers": {"raw_events": 0.4}}
     later = {"files": 120, "bytes": 6_000_000}
     return {"increments": len(cpu), "added": 10_000, "seconds": cpu, "cpu_seconds": cpu, "looks": [look], "later": later}
 
