@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -189,7 +190,7 @@ class Table:
         if files.is_empty():
             return pl.LazyFrame(schema=self.spec.schema)
         partition = self.spec.partition_by or ("tier" if self.spec.keys else None)
-        root = Path(self.handle.table_uri.removeprefix("file://"))
+        root = Path(unquote(self.handle.table_uri.removeprefix("file://")))
         frame = pl.scan_parquet(
             [str(root / path) for path in files["path"]],
             hive_partitioning=partition is not None,

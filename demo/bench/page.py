@@ -144,6 +144,7 @@ def _state_lines(results: Json) -> list[str]:
         "MB on disk",
         "profiles s",
         "segment_members s",
+        "CPU s of each layer",
     )
     about = "Files that a newer version no longer needs stay an hour for readers that began before; the run is quicker than that, so they pile up on disk."
     return [f"## {found['increments']:,} increments of {found['added']:,} events", "", about, "", *_markdown(head, rows), ""]
