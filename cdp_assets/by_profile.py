@@ -5,13 +5,13 @@ A layer gives what a batch contributes, by subject, and how the rows of some peo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from cdp_assets.identity_graph.schema import EVENT_SUBJECTS, IDENTITY_MAP
-from cdp_assets.run import Run
+from cdp_assets.run import Run, chunks
 from cdp_resources.lake import CURSOR, KeyedTable, Table, TableSpec, in_order
 
 CHUNK_EVENTS = 500_000
@@ -102,7 +102,7 @@ def _contribute(
     run: Run, spec: ByProfile, enriched: Table, subjects: Table, tables: Sequence[Table], cursor: int, until: int
 ) -> tuple[int, ...]:
     added = [0] * len(tables)
-    for seqs in chunks(subjects, cursor, until):
+    for seqs in chunks(pending(subjects, cursor, until), CHUNK_EVENTS):
         events = in_order(enriched.read(seqs))
         frames = spec.contribute(events, subjects.read(seqs))
         for index, (table, frame) in enumerate(zip(tables, frames, strict=True)):
@@ -115,21 +115,10 @@ def _contribute(
     return tuple(added)
 
 
-def chunks(table: Table, cursor: int, until: int) -> Iterator[list[int]]:
-    """The batches of (cursor, until] in order, taken together up to a number of events."""
-    if until <= cursor:
-        return
-    counted = table.scan(range(cursor + 1, until + 1)).group_by("batch_seq").agg(events=pl.len()).sort("batch_seq").collect()
-    chunk: list[int] = []
-    size = 0
-    for seq, events in counted.iter_rows():
-        if chunk and size + events > CHUNK_EVENTS:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(seq)
-        size += events
-    if chunk:
-        yield chunk
+def pending(table: Table, cursor: int, until: int) -> pl.DataFrame:
+    """[batch_seq, rows] of the batches of (cursor, until], in order."""
+    fresh = table.scan(range(cursor + 1, until + 1) if until > cursor else ())
+    return fresh.group_by("batch_seq").agg(rows=pl.len()).sort("batch_seq").collect()
 
 
 def _touched(

@@ -16,8 +16,8 @@ import pandera.polars as pa
 import polars as pl
 
 from cdp_assets.assets import shown
-from cdp_assets.by_profile import chunks
-from cdp_assets.run import Run
+from cdp_assets.by_profile import CHUNK_EVENTS, pending
+from cdp_assets.run import Run, chunks
 from cdp_assets.validation import broken
 from cdp_resources.lake import KeyedTable, Table, TableSpec
 
@@ -68,7 +68,7 @@ def check_promises(run: Run, spec: TableSpec, schema: pa.DataFrameSchema, of: st
         marks = {CHECKED: table.cursor, CHECKED_EPOCH: table.epoch}
         # A rewritten batch does not say which it was.
         begin = table.mark(CHECKED) if table.mark(CHECKED_EPOCH, 0) == table.epoch else -1
-        for seqs in chunks(table, begin, table.cursor):
+        for seqs in chunks(pending(table, begin, table.cursor), CHUNK_EVENTS):
             verdict.add(table.scan(seqs).select(list(schema.columns)).collect(), schema)
     if not verdict.broken and is_unchecked(table):
         with run.writing(spec.layer):

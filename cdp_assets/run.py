@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import polars as pl
+
 from cdp_assets.project import Project
 from cdp_resources.home import Home
 from cdp_resources.inbox import Inbox
@@ -46,3 +48,17 @@ class Run:
         """Hold the layer's lock: a layer has one writer at a time, in any process."""
         with exclusive(self.home.locks / f"{layer}.lock", lambda: self.say(f"{layer}: another run is writing; waiting")):
             yield
+
+
+def chunks(counted: pl.DataFrame, most: int) -> Iterator[list[int]]:
+    """Neighbouring batches that are taken together, bounded in their rows. `counted`: [batch_seq, rows] in order."""
+    chunk: list[int] = []
+    size = 0
+    for seq, rows in counted.iter_rows():
+        if chunk and size + rows > most:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(seq)
+        size += rows
+    if chunk:
+        yield chunk

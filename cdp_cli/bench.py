@@ -96,7 +96,7 @@ def bench(
         try:
             if {"layers", "increment"} & wanted:
                 _room(root, events)
-                results |= _layers(root, events, seed, only_layers, wanted, say)
+                results |= _layers(root, events, seed, only_layers, wanted, keep, say)
             if "identity" in wanted:
                 results["identity"] = _in(root, "identity", keep, lambda home: layers.measure_identity(home, edges, seed, say))
             if "collector" in wanted:
@@ -136,7 +136,7 @@ def run_command() -> list[str] | None:
     return [sys.executable, "-m", "cdp_cli.main", "run", "--no-sync"]
 
 
-def _layers(root: Path, events: int, seed: int, only: Sequence[str], wanted: set[str], say: Say) -> dict[str, Any]:
+def _layers(root: Path, events: int, seed: int, only: Sequence[str], wanted: set[str], keep: bool, say: Say) -> dict[str, Any]:
     found: dict[str, Any] = {"sizes": []}
     sizes = [SMALL, events] if events > SMALL and "layers" in wanted else [events]
     for size in sizes:
@@ -144,7 +144,8 @@ def _layers(root: Path, events: int, seed: int, only: Sequence[str], wanted: set
         found["sizes"].append(layers.measure_layers(home, size, seed, only, say))
         if size == events and "increment" in wanted:
             found["increment"] = layers.measure_increments(home, events, seed, 3, run_command(), say)
-        shutil.rmtree(home.root)
+        if not keep:
+            shutil.rmtree(home.root)
     if "layers" not in wanted:
         del found["sizes"]
     return found

@@ -288,6 +288,8 @@ class Table:
 
 def _differing(new: pl.DataFrame, old: pl.DataFrame, keys: list[str], columns: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows that only one of two frames has; rows that stand in both, but not equally often, differ too."""
+    if old.is_empty():
+        return new, old
     if any(frame.select(keys).is_duplicated().any() for frame in (new, old)):
         new, old = (frame.group_by(columns).agg(pl.len().alias(" times")) for frame in (new, old))
         columns = [*columns, " times"]

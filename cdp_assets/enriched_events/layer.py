@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -11,7 +11,7 @@ from cdp_assets import manifest
 from cdp_assets.enriched_events.schema import EVENT_VIOLATIONS, LAYER, QUARANTINED_EVENTS, enriched_table
 from cdp_assets.enriched_events.transform import enrich_batch, rules_version
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS
-from cdp_assets.run import Run
+from cdp_assets.run import Run, chunks
 from cdp_resources.lake import Table, in_order
 
 CHUNK_EVENTS = 250_000
@@ -54,7 +54,7 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> EnrichedReport:
         events = quarantined = changed = 0
         violations: list[pl.DataFrame] = []
         for part in (again, pending):
-            for seqs in _chunks(part):
+            for seqs in chunks(part.select("batch_seq", "accepted"), CHUNK_EVENTS):
                 done = _commit(run, raw, tables, seqs, rules)
                 changed += int(part is again and done[2])
                 if part is pending:
@@ -69,19 +69,6 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> EnrichedReport:
     counts = pl.concat(violations) if violations else pl.DataFrame(schema=schema)
     by = [name for name in schema if name != "violation_count"]
     return EnrichedReport(events, quarantined, changed, counts.group_by(by).agg(pl.col("violation_count").sum()).sort(by))
-
-
-def _chunks(batches: pl.DataFrame) -> Iterator[list[int]]:
-    chunk: list[int] = []
-    size = 0
-    for seq, events in batches.select("batch_seq", "accepted").iter_rows():
-        if chunk and size + events > CHUNK_EVENTS:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(seq)
-        size += events
-    if chunk:
-        yield chunk
 
 
 def _commit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -19,7 +19,7 @@ from cdp_assets.identity_graph.schema import (
     SIGHTINGS,
 )
 from cdp_assets.identity_graph.transform import Solution, intervals, map_rows, packed, solve
-from cdp_assets.run import Run
+from cdp_assets.run import Run, chunks
 from cdp_resources.lake import CURSOR, KeyedTable, Table, in_order
 
 CHUNK_EVENTS = 1_000_000
@@ -74,7 +74,7 @@ def update(run: Run) -> IdentityReport:
             cursor = -1
         pending = _batches(enriched, cursor)
         events = new = 0
-        for seqs in _chunks(pending):
+        for seqs in chunks(pending, CHUNK_EVENTS):
             taken, fresh = _observe(run, tables, enriched, seqs)
             events += taken
             new += fresh
@@ -98,19 +98,6 @@ def _batches(enriched: Table, cursor: int) -> pl.DataFrame:
         return pl.DataFrame(schema={"batch_seq": pl.Int64, "events": pl.UInt32})
     fresh = enriched.scan(range(int(cursor) + 1, int(seqs["batch_seq_max"].max()) + 1))  # type: ignore[arg-type]
     return fresh.group_by("batch_seq").agg(events=pl.len()).sort("batch_seq").collect()
-
-
-def _chunks(pending: pl.DataFrame) -> Iterator[list[int]]:
-    chunk: list[int] = []
-    size = 0
-    for seq, events in pending.iter_rows():
-        if chunk and size + events > CHUNK_EVENTS:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(seq)
-        size += events
-    if chunk:
-        yield chunk
 
 
 def _observe(run: Run, tables: _Tables, enriched: Table, seqs: Sequence[int]) -> tuple[int, int]:

@@ -27,6 +27,8 @@ time where a machine is shared.
 
 The **floor** is one DuckDB query over the same files: every line parsed into the columns of `raw_events`, the message itself included, and written to
 Parquet with zstd. It checks nothing, compares nothing with earlier messages and commits nothing. It runs before and after the layers; the median counts.
+
+A run that is smaller than a goal speaks of can miss it, but not meet it: then the goal is not judged.
 """
 ORDER = ("sizes", "increment", "identity", "collector", "state", "crash", "histories")
 

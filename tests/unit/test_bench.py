@@ -177,12 +177,14 @@ def test_a_small_graph_cannot_meet_the_goal_of_a_large_one_but_can_miss_it() -> 
 
 def test_increments_are_judged_by_time_and_by_bytes_of_the_change() -> None:
     found = {
-        "events": 980_000,
+        "events": 9_980_000,
         "added": 10_000,
-        "lake_bytes": 300_000_000,
+        "lake_bytes": 3_000_000_000,
         "rounds": [_cost(1.0, wall=4.0, written=20_000_000), _cost(1.0, wall=9.0, written=9_000_000)],
         "cdp_run": {"wall_seconds": 30.0, "idle_wall_seconds": 12.0, "written_bytes": 1},
     }
+    assert [each.word for each in verdicts({"increment": found})] == ["not judged", "missed", "missed"]
+    found["events"] = 10_000_000
     assert [each.word for each in verdicts({"increment": found})] == ["met", "missed", "missed"]
 
 
@@ -206,10 +208,10 @@ def _state(cpu: list[float]) -> dict[str, Any]:
 
 
 def test_state_over_time_is_judged_by_processor_time_queries_files_and_bytes() -> None:
-    steady, growing = _state([1.0] * 100), _state([1.0] * 80 + [2.1] * 20)
+    steady, growing = _state([1.0] * 500), _state([1.0] * 80 + [2.1] * 20)
     assert [each.word for each in verdicts({"state": steady})] == ["met", "met", "missed", "met", "met"]
     assert verdicts({"state": growing})[0].word == "missed"
-    assert verdicts({"state": _state([1.0] * 20)})[0].word == "not judged"
+    assert [verdicts({"state": _state([1.0] * count)})[0].word for count in (20, 100)] == ["not judged", "not judged"]
     assert "| 100 | 1.00 | 1.00 | 90 | 5 |" in page({"machine": ABOUT, "runs": [], "state": steady})
 
 
