@@ -85,6 +85,11 @@ def bench(
 
     Everything together takes about an hour on two cores; `--only layers` a minute or two. Data is made under CDP_HOME/bench and removed
     afterwards. Exit status 1 when a promise of exactness is broken; goals of speed are reported only.
+
+    \b
+    Example:
+      cdp bench --only layers --events 10000000
+      cdp bench --only crash --kills 20
     """
     wanted = set(only) & set(PARTS) or (set() if only else set(PARTS))
     only_layers = [name for name in LAYERS if name in only]
