@@ -78,8 +78,8 @@ def set_environment() -> None:
     """What every process of ours runs under: where Dagster keeps its state, and no telemetry of anybody's."""
     os.environ["DAGSTER_HOME"] = str(Home.from_env().dagster)
     os.environ.update(_QUIET)
-    # Read when Polars is loaded: freed memory is kept for ten seconds instead of being given back and faulted in again, which took a fifth of the
-    # processor time of reading batches. Costs about half a gigabyte at the peak.
+    # Read when Polars is loaded: freed memory is kept for ten seconds instead of being given back and faulted in again. One measurement
+    # gained a fifth of the processor time of reading batches for half a gigabyte at the peak; `cdp bench` did not show that gain.
     os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:10000,muzzy_decay_ms:10000")
 
 
