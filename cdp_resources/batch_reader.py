@@ -16,10 +16,15 @@ import polars as pl
 import xxhash
 
 _TEXT = "VARCHAR"
-_MESSAGE = (
-    *("messageId", "type", "event", "name", "userId", "anonymousId", "previousId", "groupId", "timestamp", "originalTimestamp"),
-    *("properties", "context", "traits"),
-)
+_IDS = {
+    "messageId": "message_id",
+    "userId": "user_id",
+    "anonymousId": "anonymous_id",
+    "previousId": "previous_id",
+    "groupId": "group_id",
+}
+_OBJECTS = ("properties", "context", "traits")
+_MESSAGE = (*_IDS, "type", "event", "name", "timestamp", "originalTimestamp", *_OBJECTS)
 _COLUMNS = {
     "source": _TEXT,
     "received_at": "BIGINT",
@@ -32,17 +37,19 @@ _COLUMNS = {
 }
 _INSTANT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)?)?$"
 _USUAL = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+_LONGEST_LINE = 4 * 1024 * 1024
+"""Bytes; a message has at most one MiB, a refused text at most 64 KiB, which as a JSON string is six times as long at the most. DuckDB holds two of these in
+one buffer, which is the smaller part of the cache, not memory that is new for each file."""
 # Everything stands in the text: with parameters the same query took seven times as long (DuckDB 1.5.5). A value that does not fit its column is null, and
 # the line stays; the message itself is cut out of the line by Polars, since JSON that DuckDB writes again has other blanks and digits.
-_QUERY = "select * from read_json(@paths, format='newline_delimited', columns=@columns, ignore_errors=true, maximum_object_size=134217728)"
+_QUERY = f"""
+    select source, make_timestamp(received_at) as received_at, sent_at, coalesce("type", message."type") as "type", ip, line, reason,
+        coalesce(message."timestamp", message."originalTimestamp") as claimed, message."event" as event, message."name" as name,
+        {", ".join(f'message."{given}" as {name}' for given, name in _IDS.items())},
+        {", ".join(f'message."{name}" as {name}' for name in _OBJECTS)}
+    from read_json(@paths, format='newline_delimited', columns=@columns, ignore_errors=true, maximum_object_size={_LONGEST_LINE})"""  # noqa: S608 - constants
 _MESSAGE_AT = '"message":'
-_IDS = {
-    "messageId": "message_id",
-    "userId": "user_id",
-    "anonymousId": "anonymous_id",
-    "previousId": "previous_id",
-    "groupId": "group_id",
-}
+_SLICE_ROWS = 8_192
 
 
 def instants(texts: pl.Series) -> pl.Series:
@@ -80,51 +87,43 @@ def read_lines(files: Sequence[tuple[int, Path]], threads: int = 1) -> pl.DataFr
     group_id, event, name, claimed_at (the message's own instant), has_claimed_at (a text was there), properties, context, traits (JSON texts of objects), payload (the message,
     byte for byte).
     """
+    cut = pl.col("text").str.slice(pl.col("text").str.find(_MESSAGE_AT, literal=True) + len(_MESSAGE_AT)).str.head(-1)
     lines = pl.concat(
         [
-            pl.scan_lines(path, name="text").with_columns(
-                batch_seq=pl.lit(seq, pl.Int64), offset=pl.int_range(pl.len(), dtype=pl.Int64)
+            pl.scan_lines(path, name="text").select(
+                pl.lit(seq, pl.Int64).alias("batch_seq"), pl.int_range(pl.len(), dtype=pl.Int64).alias("offset"), payload=cut
             )
             for seq, path in files
         ]
-    ).select(
-        "batch_seq",
-        "offset",
-        payload=pl.col("text").str.slice(pl.col("text").str.find(_MESSAGE_AT, literal=True) + len(_MESSAGE_AT)).str.head(-1),
-    )
+    ).collect()
     listed = "[" + ", ".join("'" + str(path).replace("'", "''") + "'" for _, path in files) + "]"
     columns = "{" + ", ".join(f"{name}: '{dtype}'" for name, dtype in _COLUMNS.items()) + "}"
     with duckdb.connect(
         config={"threads": threads, "autoinstall_known_extensions": False, "autoload_known_extensions": False}
     ) as con:
-        frame = pl.DataFrame(con.sql(_QUERY.replace("@paths", listed).replace("@columns", columns)))
-    frame = frame.hstack(lines.collect())
-    message = frame["message"].struct.unnest()
-    claimed = message["timestamp"].zip_with(message["timestamp"].is_not_null(), message["originalTimestamp"])
-    objects = [
-        pl.when(pl.col(name).str.starts_with("{")).then(pl.col(name)).alias(name) for name in ("properties", "context", "traits")
-    ]
-    ids = [pl.when(~pl.col(given).str.contains(r"^[\[{]")).then(pl.col(given)).alias(name) for given, name in _IDS.items()]
-    fields = message.select(*ids, "event", "name", *objects)
-    return frame.select(
-        "batch_seq",
-        "offset",
-        "source",
-        (pl.col("received_at") * 1).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("received_at"),
-        instants(frame["sent_at"]).alias("sent_at"),
-        pl.coalesce("type", message["type"].alias("message_type")).alias("type"),
-        "ip",
-        "line",
-        "reason",
-        "payload",
-        instants(claimed).alias("claimed_at"),
-        claimed.is_not_null().alias("has_claimed_at"),
-    ).hstack(fields)
+        fields = pl.DataFrame(con.sql(_QUERY.replace("@paths", listed).replace("@columns", columns)))
+    ids = [pl.when(~pl.col(name).str.contains(r"^[\[{]")).then(pl.col(name)).alias(name) for name in _IDS.values()]
+    objects = [pl.when(pl.col(name).str.starts_with("{")).then(pl.col(name)).alias(name) for name in _OBJECTS]
+    return (
+        lines.hstack(fields)
+        .with_columns(
+            pl.col("received_at").dt.replace_time_zone("UTC"),
+            *ids,
+            *objects,
+            instants(fields["sent_at"]).alias("sent_at"),
+            instants(fields["claimed"]).alias("claimed_at"),
+            has_claimed_at=pl.col("claimed").is_not_null(),
+        )
+        .drop("claimed")
+    )
 
 
 def message_keys(source: pl.Series, message_id: pl.Series) -> tuple[pl.Series, pl.Series]:
     """The 128-bit key of each message, as its low and high signed 64-bit halves: `xxh3_128(source + NUL + message_id)`."""
-    texts = (source + "\0" + message_id).to_list()
-    digests = np.frombuffer(b"".join([xxhash.xxh3_128_digest(text.encode()) for text in texts]), dtype=">i8").reshape(-1, 2)
-    native = digests.astype("<i8")
+    texts = (source + "\0" + message_id).fill_null("").cast(pl.Binary).to_frame()
+    # Slice by slice, so that the same memory serves for all of them.
+    digests = [
+        b"".join([xxhash.xxh3_128_digest(text) for text in part.to_series().to_list()]) for part in texts.iter_slices(_SLICE_ROWS)
+    ]
+    native = np.frombuffer(b"".join(digests), dtype=">i8").reshape(-1, 2).astype("<i8")
     return pl.Series("message_key", native[:, 1], dtype=pl.Int64), pl.Series("message_key_high", native[:, 0], dtype=pl.Int64)

@@ -16,6 +16,8 @@ import polars as pl
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
+from cdp_resources.table_files import new_files
+
 CURSOR = "cursor"
 EPOCH = "epoch"
 """Application transaction that counts the rewrites of batches that were already there: a change tells the layers after to rebuild."""
@@ -71,6 +73,16 @@ class TableSpec:
         return f"{self.layer}/{self.name}"
 
     @property
+    def partition(self) -> str | None:
+        """The column that the table is partitioned by."""
+        return self.partition_by or ("tier" if self.keys else None)
+
+    @property
+    def statistics(self) -> list[str]:
+        """Columns whose least and greatest value stand in the log; of others it would keep people's values, where no erasure finds them."""
+        return [name for name in ("batch_seq", "version", *self.keys) if self.schema.get(name) == pl.Int64]
+
+    @property
     def schema(self) -> dict[str, pl.DataType]:
         return {**self.columns, **VERSION_COLUMNS} if self.keys else dict(self.columns)
 
@@ -108,17 +120,14 @@ class Lake:
             handle = DeltaTable(str(path))
         except TableNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partition = spec.partition_by or ("tier" if spec.keys else None)
-            # Statistics on other columns would copy people's values into the log, where no erasure finds them.
-            stats = [name for name in ("batch_seq", "version", *spec.keys) if spec.schema.get(name) == pl.Int64]
             try:
                 write_deltalake(
                     str(path),
                     _delta_schema(spec.schema),
-                    partition_by=[partition] if partition else None,
+                    partition_by=[spec.partition] if spec.partition else None,
                     mode="error",
                     configuration={
-                        "delta.dataSkippingStatsColumns": ",".join(stats) or "none",
+                        "delta.dataSkippingStatsColumns": ",".join(spec.statistics) or "none",
                         "delta.checkpointInterval": "50",
                         "delta.logRetentionDuration": "interval 1 hours",
                         "delta.deletedFileRetentionDuration": "interval 1 hours",
@@ -163,10 +172,15 @@ class Table:
     def version(self) -> int:
         return int(self.handle.version())
 
+    @property
+    def root(self) -> Path:
+        """The table's folder."""
+        return Path(unquote(self.handle.table_uri.removeprefix("file://")))
+
     def files(self) -> pl.DataFrame:
         """The table's files as [path, num_records, size_bytes, batch_seq_min, batch_seq_max, partition]."""
         actions = pl.DataFrame(self.handle.get_add_actions(flatten=True))
-        partition = f"partition.{self.spec.partition_by or 'tier'}"
+        partition = f"partition.{self.spec.partition}"
         wanted = {
             "path": "path",
             "num_records": "num_records",
@@ -177,7 +191,7 @@ class Table:
         }
         return actions.select(
             (pl.col(name) if name in actions.columns else pl.lit(None)).alias(alias) for name, alias in wanted.items()
-        )
+        ).sort("batch_seq_min", maintain_order=True)
 
     def scan(self, batch_seqs: Sequence[int] | None = None, tiers: Sequence[str] | None = None) -> pl.LazyFrame:
         """The rows, lazily; of some batches or tiers only, without opening the files of others."""
@@ -189,10 +203,9 @@ class Table:
             files = files.filter(pl.col("partition").is_in(list(tiers)))
         if files.is_empty():
             return pl.LazyFrame(schema=self.spec.schema)
-        partition = self.spec.partition_by or ("tier" if self.spec.keys else None)
-        root = Path(unquote(self.handle.table_uri.removeprefix("file://")))
+        partition = self.spec.partition
         frame = pl.scan_parquet(
-            [str(root / path) for path in files["path"]],
+            [str(self.root / path) for path in files["path"]],
             hive_partitioning=partition is not None,
             hive_schema={partition: self.spec.schema[partition]} if partition else None,
             missing_columns="insert",
@@ -224,10 +237,14 @@ class Table:
             app_transactions=[Transaction(name, value) for name, value in marks.items()], max_commit_retries=0
         )
         mode: Any = "overwrite" if replace is not None else "append"
+        frame = frame.select(pl.col(name).cast(dtype) for name, dtype in self.spec.schema.items())
         try:
+            if replace is None and dict(pl.Schema(self.handle.schema())) == self.spec.schema:
+                self._append(frame, properties)
+                return
             write_deltalake(
                 self.handle,
-                frame.select(pl.col(name).cast(dtype) for name, dtype in self.spec.schema.items()),
+                frame,
                 mode=mode,
                 predicate=replace if replace != "true" else None,
                 schema_mode=("overwrite" if replace == "true" else "merge") if self.spec.loose else None,
@@ -236,6 +253,16 @@ class Table:
             )
         except CommitFailedError as error:
             raise StaleCommitError(f"table {self.spec.full_name}: another process committed first ({error})") from None
+
+    def _append(self, frame: pl.DataFrame, properties: CommitProperties) -> None:
+        version, partition = self.version, self.spec.partition
+        files = new_files(self.root, frame, partition, self.spec.statistics)
+        self.handle.create_write_transaction(
+            files, "append", self.handle.schema(), [partition] if partition else None, commit_properties=properties
+        )
+        self.handle.update_incremental()
+        if self.version != version + 1:  # what the other one wrote was not read
+            raise StaleCommitError(f"table {self.spec.full_name}: another process committed right after")
 
     def put_batches(self, frame: pl.DataFrame, batch_seqs: Sequence[int], marks: Mapping[str, int] | None = None) -> bool:
         """Make `frame` the rows of these batches, zero rows included, and say whether anything changed.

@@ -81,9 +81,7 @@ def _commit(
     policies = project.violations
     done = enrich_batch(rows, project.plan, policies, project.enrichments)
     counts = done.violations.with_columns(pl.col("violation_count").cast(pl.Int64))
-    place = ["batch_seq", "offset"]
-    kept = raw.scan(seqs).select(*place, "payload").join(done.quarantined.lazy().select(place), on=place, how="semi").collect()
-    quarantined = done.quarantined.drop("payload").join(kept, on=place, how="left").select(done.quarantined.columns)
+    quarantined = _with_payload(done.quarantined, raw)
     is_old = max(seqs) <= tables[-1].cursor
     changed = {}
     frames = (counts.select(list(EVENT_VIOLATIONS.columns)), quarantined, done.enriched)
@@ -93,3 +91,13 @@ def _commit(
     manifest.record(run, LAYER, tables, seqs, rules, changed)
     run.checkpoint("enriched manifest")
     return done.enriched.height, done.quarantined.height, changed[tables[-1].spec.name], counts.drop("batch_seq")
+
+
+def _with_payload(quarantined: pl.DataFrame, raw: Table) -> pl.DataFrame:
+    """The quarantined events with their messages, which are read for their batches only."""
+    if quarantined.is_empty():
+        return quarantined
+    place = ["batch_seq", "offset"]
+    messages = raw.scan(quarantined["batch_seq"].unique().to_list()).select(*place, "payload")
+    kept = messages.join(quarantined.lazy().select(place), on=place, how="semi").collect()
+    return quarantined.drop("payload").join(kept, on=place, how="left").select(quarantined.columns)

@@ -63,18 +63,17 @@ def sorted_out(lines: pl.DataFrame, keys: tuple[pl.Series, pl.Series], seen: pl.
     """
     pair = ["message_key", "message_key_high"]
     lines = lines.with_columns(message_key=keys[0], message_key_high=keys[1])
-    ok = lines.filter(pl.col("refusal").is_null())
-    old = seen.join(ok.select(pair).unique(), on=pair, how="semi")
-    if old.is_empty():
-        known = pl.repeat(False, ok.height, eager=True)
-    else:
+    is_ok = lines["refusal"].is_null()
+    old = seen.join(lines.select(pair), on=pair, how="semi")
+    if not old.is_empty():
         # The latest hour that has the key decides whether any of them is inside the window.
         latest = old.group_by(pair).agg(seen_at=pl.col("hour").max())
-        seen_at = ok.join(latest, on=pair, how="left", maintain_order="left")["seen_at"]
+        seen_at = lines.select(pair).join(latest, on=pair, how="left", maintain_order="left")["seen_at"]
         # A row of a file has an id made of the file: whenever it comes again, it is the same row.
-        known = (seen_at >= ok["hour"] - window).fill_null(False) | (ok["is_imported"] & seen_at.is_not_null())
-    fresh = ok.filter(~known)
-    raw = fresh.filter(pl.struct(pair).is_first_distinct())
+        is_ok &= ~((seen_at >= lines["hour"] - window).fill_null(False) | (lines["is_imported"] & seen_at.is_not_null()))
+    rows = is_ok.arg_true()
+    rows = rows.filter(lines.select(pair)[rows].select(pl.struct(pair).is_first_distinct()).to_series())
+    raw = lines if rows.len() == lines.height else lines[rows]
     by = ["batch_seq", "batch_id", "hour", "source"]
     refused = pl.col("refusal").is_not_null()
     erased = (pl.col("refusal") == "erased").fill_null(False)
