@@ -22,10 +22,12 @@ import definitions
 from cdp_assets.assets import HOURS, Declared
 from cdp_assets.pipeline import prepare
 from cdp_assets.project import Project
+from cdp_resources import dbt_project
 from cdp_resources.dagster_home import ensure_instance
 from cdp_resources.home import Home, config_dir
 from cdp_resources.inbox import Inbox
 from cdp_resources.lake import Lake
+from cdp_resources.marts_build import is_current
 from cdp_resources.resources import instant
 from sensors.jobs import CONFIG, DERIVED, MARTS, RECEIVED, SYNCS, UPDATE, WRITING, pending_tags
 from sensors.pending import pending
@@ -214,7 +216,7 @@ def shown_progress() -> Iterator[Callable[[str], None]]:
 def run(
     context: click.Context, full: bool, as_of: str | None, no_sync: bool, allow_removals: tuple[str, ...], no_marts: bool
 ) -> None:
-    """Bring every table up to what was received, check it, send destinations what changed, and build the marts.
+    """Bring every table up to what was received, check it, send destinations what changed, and build the marts when something did.
 
     Exit status 1 when a check that must pass did not, or a destination took nothing; the reason is printed.
 
@@ -238,7 +240,8 @@ def run(
     os.environ["DAGSTER_HOME"] = str(ensure_instance(home))
     with shown_progress() as say:
         outcome = run_all(home, project, full=full, as_of=now, sync=not no_sync, allow_removals=allow_removals, say=say)
-        if outcome.is_done and not no_marts:
+        declared = (*dbt_project.sources(dbt_project.PROJECT), *config_dir().rglob("*.yaml"))
+        if outcome.is_done and not no_marts and (full or not is_current(home, declared)):
             say("building the marts")
             outcome.failures.extend(build_marts(home, project)[1])
     for each in outcome.failures:

@@ -73,7 +73,8 @@ def _column(path: Path, model: str, given: Mapping[str, Any]) -> ViewColumn:
     return ViewColumn(given["name"], _TYPES[kind], " ".join(str(given.get("description", "")).split()))
 
 
-def _sources(project: Path) -> Iterator[Path]:
+def sources(project: Path) -> Iterator[Path]:
+    """The files that a person writes in the project."""
     for pattern in ("*.yml", "models/**/*", "tests/**/*", "macros/**/*"):
         yield from (path for path in project.glob(pattern) if path.is_file())
 
@@ -86,7 +87,7 @@ def ensure_manifest(locks: Path) -> Path:
     if not _is_current():
         with exclusive(locks / "dbt_manifest.lock"):
             if not _is_current():
-                newest = max(path.stat().st_mtime_ns for path in _sources(PROJECT))
+                newest = max(path.stat().st_mtime_ns for path in sources(PROJECT))
                 fresh = TARGET / f"parse-{os.getpid()}"
                 try:
                     invoke(["parse"], fresh, fresh / MARTS_NAME)
@@ -106,7 +107,7 @@ def _is_current() -> bool:
         parsed = MANIFEST.stat().st_mtime_ns
     except FileNotFoundError:
         return False
-    return all(path.stat().st_mtime_ns <= parsed for path in _sources(PROJECT))
+    return all(path.stat().st_mtime_ns <= parsed for path in sources(PROJECT))
 
 
 def invoke(arguments: Sequence[str], target: Path, build: Path, parsed: Path | None = None) -> list[NodeResult]:

@@ -27,6 +27,8 @@ class Build:
 
     home: Home
     folder: Path
+    began_ns: int
+    """The time that the published file gets: of this build's beginning, or of the oldest mart that was taken over."""
 
     @property
     def file(self) -> Path:
@@ -50,6 +52,7 @@ class Build:
             connection.execute("CHECKPOINT")
         with self.file.open("rb") as written:
             os.fsync(written.fileno())
+        os.utime(self.file, ns=(self.began_ns, self.began_ns))
         self.file.replace(self.home.marts / MARTS_FILE)
         return rows
 
@@ -67,13 +70,13 @@ def building(
     `kept` are marts to be taken over from the file before. Builds wait for one another; `on_wait` is called when one does.
     """
     with exclusive(home.locks / "marts.lock", on_wait):
-        build = Build(home, home.marts / "build")
-        shutil.rmtree(build.folder, ignore_errors=True)  # of a build that was killed
-        build.folder.mkdir(parents=True)
+        folder, before = home.marts / "build", home.marts / MARTS_FILE
+        shutil.rmtree(folder, ignore_errors=True)  # of a build that was killed
+        folder.mkdir(parents=True)
+        build = Build(home, folder, (before if kept and before.exists() else folder).stat().st_mtime_ns)
         try:
             with duckdb.connect(str(build.file), config=OFFLINE) as connection:
                 create_views(connection, home, specs, views, exported=build.folder)
-                before = home.marts / MARTS_FILE
                 if kept and before.exists():
                     connection.execute(f"ATTACH {quoted(str(before))} AS before (READ_ONLY)")
                     for name in _tables(connection, "before"):
@@ -82,6 +85,17 @@ def building(
             yield build
         finally:
             shutil.rmtree(build.folder, ignore_errors=True)
+
+
+def is_current(home: Home, declared: Iterable[Path]) -> bool:
+    """Whether the marts were built after the last change of any table, of the ledger, and of the files that declare them."""
+    try:
+        built = (home.marts / MARTS_FILE).stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+    ledger = (path for path in home.root.glob(f"{home.ledger.name}*") if path.suffix != ".sqlite-shm")
+    changing = (*home.lake.glob("*/*/_delta_log/*.json"), *ledger, *declared)
+    return all(path.stat().st_mtime_ns < built for path in changing)
 
 
 def _tables(connection: duckdb.DuckDBPyConnection, database: str | None = None) -> list[str]:
