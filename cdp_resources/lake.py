@@ -153,11 +153,17 @@ class Table:
     def __init__(self, handle: DeltaTable, spec: TableSpec) -> None:
         self.handle = handle
         self.spec = spec
+        self._marks: tuple[int, dict[str, int | None]] = (-1, {})
 
     def mark(self, name: str, default: int = -1) -> int:
         """The whole number that the last commit with this application transaction recorded."""
-        value = self.handle.transaction_version(name)
-        return default if value is None else int(value)
+        if self._marks[0] != self.version:
+            self._marks = (self.version, {})
+        known = self._marks[1]
+        if name not in known:  # each look goes through the whole log
+            known[name] = self.handle.transaction_version(name)
+        value = known[name]
+        return default if value is None else value
 
     @property
     def cursor(self) -> int:
