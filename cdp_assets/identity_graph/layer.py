@@ -18,7 +18,7 @@ from cdp_assets.identity_graph.schema import (
     LAYER,
     SIGHTINGS,
 )
-from cdp_assets.identity_graph.transform import Solution, intervals, map_rows, packed, solve
+from cdp_assets.identity_graph.transform import OFFSET_BITS, POSITION_BITS, Solution, intervals, map_rows, packed, solve
 from cdp_assets.run import Run, chunks
 from cdp_resources.lake import CURSOR, KeyedTable, Table, in_order
 
@@ -26,7 +26,8 @@ CHUNK_EVENTS = 1_000_000
 NEXT_ID = "next_id"
 RULES = "rules"
 UPSTREAM = "enriched_epoch"
-_EDGE = [packed(pl.col("batch_seq"), pl.col("offset"), pl.col("position")).alias("place"), "centre_id", "leaf_id"]
+_PLACE = packed(pl.col("batch_seq"), pl.col("offset"), pl.col("position")).alias("place")
+_EDGE = [_PLACE, "centre_id", "leaf_id"]
 _SIGHTING = ["identifier_id", "user_id", "hour", "first_at", "last_at"]
 
 
@@ -249,15 +250,10 @@ def _write(
 ) -> int:
     """Merges first, then the map, whose cursor says that the batches are taken: how many identifiers changed hands."""
     merges = solution.merges
-    places = merges.select("batch_seq", "offset").unique()
-    ends = ["batch_seq", "offset", "centre_id", "leaf_id"]
-    messages = (
-        tables.edges.scan(places["batch_seq"].unique().to_list() if places.height < 10_000 else None)
-        .select(*ends, "at", "message_id")
-        .join(merges.lazy(), on=ends, how="semi")
-        .collect()
-    )
-    merges = merges.join(messages, on=ends, how="left").select(list(IDENTITY_MERGES.columns))
+    batches = (merges["place"] // (1 << (OFFSET_BITS + POSITION_BITS))).unique()
+    messages = tables.edges.scan(batches.to_list() if merges.height < 10_000 else None).select(_PLACE, "at", "message_id")
+    found = messages.join(merges.lazy(), on="place", how="inner").sort("place").collect()
+    merges = found.select(list(IDENTITY_MERGES.columns))
     touched = None
     if keys is not None:
         people = solution.nodes.filter(~pl.col("is_shared"))
