@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
+from arro3.core import RecordBatch, RecordBatchReader
+from arro3.core import Table as ArrowTable
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
@@ -24,6 +27,8 @@ VACUUM_HOURS = 1
 """Files that a newer version no longer needs stay this long, for readers that began before."""
 SMALL_FILES = 48
 TARGET_BYTES = 128 * 1024 * 1024
+SLICE_ROWS = 65_536
+"""Rows are handed to the writer in slices of so many: of millions at once it makes copies, and is several times slower."""
 VERSION_COLUMNS: dict[str, pl.DataType] = {
     "version": pl.Int64(),
     "version_at": pl.Datetime("us", "UTC"),
@@ -61,10 +66,13 @@ class TableSpec:
 
     @property
     def writer(self) -> WriterProperties:
+        # Whole numbers here are ids and places, which hardly repeat and often rise: differences are smaller and faster than a dictionary.
+        differences = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
         plain = ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE")
-        return WriterProperties(
-            compression="ZSTD", compression_level=1, column_properties=dict.fromkeys(self.distinct, plain) or None
+        columns = {name: differences for name, dtype in self.schema.items() if dtype == pl.Int64} | dict.fromkeys(
+            self.distinct, plain
         )
+        return WriterProperties(compression="ZSTD", compression_level=1, column_properties=columns or None)
 
     @property
     def full_name(self) -> str:
@@ -208,13 +216,13 @@ class Table:
 
     def write(
         self,
-        frame: pl.DataFrame,
+        rows: pl.DataFrame | Iterable[pl.DataFrame],
         marks: Mapping[str, int],
         *,
         replace: str | None = None,
         expected_cursor: int | None = None,
     ) -> None:
-        """Commit rows and application transactions at once, through the handle that was read.
+        """Commit rows, given at once or in slices, and application transactions at once, through the handle that was read.
 
         `replace` is a predicate on whole numbers or partitions of rows to take out. Raises StaleCommitError when another process committed first.
         """
@@ -227,7 +235,7 @@ class Table:
         try:
             write_deltalake(
                 self.handle,
-                frame.select(pl.col(name).cast(dtype) for name, dtype in self.spec.schema.items()),
+                self._stream(rows.iter_slices(SLICE_ROWS) if isinstance(rows, pl.DataFrame) else rows),
                 mode=mode,
                 predicate=replace if replace != "true" else None,
                 schema_mode=("overwrite" if replace == "true" else "merge") if self.spec.loose else None,
@@ -236,6 +244,14 @@ class Table:
             )
         except CommitFailedError as error:
             raise StaleCommitError(f"table {self.spec.full_name}: another process committed first ({error})") from None
+
+    def _stream(self, slices: Iterable[pl.DataFrame]) -> RecordBatchReader:
+        def batches() -> Iterator[RecordBatch]:
+            for rows in slices:
+                yield from ArrowTable.from_arrow(rows.select(columns)).to_batches()
+
+        columns = [pl.col(name).cast(dtype) for name, dtype in self.spec.schema.items()]
+        return RecordBatchReader.from_batches(ArrowTable.from_arrow(pl.DataFrame(schema=self.spec.schema)).schema, batches())
 
     def put_batches(self, frame: pl.DataFrame, batch_seqs: Sequence[int], marks: Mapping[str, int] | None = None) -> bool:
         """Make `frame` the rows of these batches, zero rows included, and say whether anything changed.
@@ -288,8 +304,6 @@ class Table:
 
 def _differing(new: pl.DataFrame, old: pl.DataFrame, keys: list[str], columns: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows that only one of two frames has; rows that stand in both, but not equally often, differ too."""
-    if old.is_empty():
-        return new, old
     if any(frame.select(keys).is_duplicated().any() for frame in (new, old)):
         new, old = (frame.group_by(columns).agg(pl.len().alias(" times")) for frame in (new, old))
         columns = [*columns, " times"]
@@ -340,31 +354,38 @@ class KeyedTable(Table):
         marks: Mapping[str, int] | None = None,
         *,
         is_first: bool = False,
-    ) -> pl.DataFrame:
-        """Make `rows` the rows of the `touched` keys (None: of all keys) and return the keys that changed.
+    ) -> int:
+        """Make `rows` the rows of the `touched` keys (None: of all keys) and say how many keys changed.
 
         `is_first` says that none of the keys was ever in the table.
         Only keys whose rows differ are written; a touched key without rows is marked as deleted. The marks are committed even when nothing changed.
         """
-        names, columns = list(self.spec.keys), list(self.spec.columns)
+        names = list(self.spec.keys)
         new = rows.select(pl.col(name).cast(dtype) for name, dtype in self.spec.columns.items())
         old = new.clear() if is_first else self.current(touched)
-        added, gone = _differing(new, old, names, columns)
-        changed = pl.concat([added.select(names), gone.select(names)]).unique()
+        if old.is_empty():
+            written, removed, count = new, new.clear(), new.select(names).n_unique()
+        else:
+            added, gone = _differing(new, old, names, list(self.spec.columns))
+            changed = pl.concat([added.select(names), gone.select(names)]).unique()
+            written = new.join(changed, on=names, how="semi")
+            removed = changed.join(new, on=names, how="anti")
+            count = changed.height
         version = self.newest_version + 1
-        written = new.join(changed, on=names, how="semi")
-        removed = changed.join(new, on=names, how="anti")
-        stamp = {"version": pl.lit(version, pl.Int64), "version_at": pl.lit(now, pl.Datetime("us", "UTC"))}
         tier = "base" if is_first or self.newest_version == 0 else "delta"
-        parts = [
-            written.with_columns(**stamp, is_deleted=pl.lit(False), tier=pl.lit(tier)),
-            removed.with_columns(**stamp, is_deleted=pl.lit(True), tier=pl.lit("delta")),
-        ]
-        frame = pl.concat(parts, how="diagonal")
-        advance = {"version": version} if changed.height else {}
-        if changed.height or any(self.mark(name) != value for name, value in (marks or {}).items()):
-            self.write(frame, {**advance, **(marks or {})})
-        return changed
+        slices = chain(self._stamped(written, version, now, tier), self._stamped(removed, version, now, "delta", is_deleted=True))
+        advance = {"version": version} if count else {}
+        if count or any(self.mark(name) != value for name, value in (marks or {}).items()):
+            self.write(slices, {**advance, **(marks or {})})
+        return count
+
+    def _stamped(
+        self, rows: pl.DataFrame, version: int, now: datetime, tier: str, *, is_deleted: bool = False
+    ) -> Iterator[pl.DataFrame]:
+        absent = [pl.lit(None).alias(name) for name in self.spec.columns if name not in rows.columns]
+        stamp = {"version": pl.lit(version), "version_at": pl.lit(now), "is_deleted": pl.lit(is_deleted), "tier": pl.lit(tier)}
+        for part in rows.iter_slices(SLICE_ROWS):
+            yield part.with_columns(*absent, **stamp)
 
     def as_of(self, instant: datetime) -> pl.DataFrame:
         """The rows as they stood at an instant of processing, [spec.columns]."""

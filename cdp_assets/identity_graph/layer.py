@@ -263,4 +263,4 @@ def _write(
     run.checkpoint("identity_merges")
     changed = tables.map.put(rows, keys, run.as_of, marks)
     run.checkpoint("identity_map")
-    return changed.height
+    return changed
