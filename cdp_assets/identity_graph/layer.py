@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
@@ -18,6 +19,7 @@ from cdp_assets.identity_graph.schema import (
     LAYER,
     SIGHTINGS,
 )
+from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.identity_graph.transform import OFFSET_BITS, POSITION_BITS, Solution, intervals, map_rows, packed, solve
 from cdp_assets.run import Run, chunks
 from cdp_resources.lake import CURSOR, KeyedTable, Table, in_order
@@ -26,6 +28,7 @@ CHUNK_EVENTS = 1_000_000
 NEXT_ID = "next_id"
 RULES = "rules"
 UPSTREAM = "enriched_epoch"
+_EVENT = packed(pl.col("batch_seq"), pl.col("offset")).alias("place")
 _PLACE = packed(pl.col("batch_seq"), pl.col("offset"), pl.col("position")).alias("place")
 _EDGE = [_PLACE, "centre_id", "leaf_id"]
 _SIGHTING = ["identifier_id", "user_id", "hour", "first_at", "last_at"]
@@ -153,10 +156,7 @@ def _solve(tables: _Tables, touched: pl.Series | None, run: Run) -> tuple[Soluti
     spec = run.project.identity
     if touched is None:
         edges = tables.edges.scan().select(_EDGE).collect()
-        seen = pl.concat(
-            [tables.subjects.scan().select("subject_id").unique().collect()["subject_id"], edges["centre_id"], edges["leaf_id"]]
-        )
-        nodes = _nodes(tables, seen.unique(), edges)
+        nodes = _all_nodes(tables, edges, spec)
         solution = solve(nodes, edges, spec)
         timed = solution.nodes.filter(pl.col("is_timed"))["identifier_id"]
         rows = map_rows(solution.nodes, _intervals(tables, timed, solution.nodes))
@@ -205,11 +205,23 @@ def _solve(tables: _Tables, touched: pl.Series | None, run: Run) -> tuple[Soluti
     return Solution(inside, solution.merges.filter(pl.col("profile_id").is_in(profiles.implode()))), rows, keys
 
 
+def _all_nodes(tables: _Tables, edges: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:
+    """`_nodes` of every identifier that an event carries. Numbers rise from 1, so an array by number takes the place of joins."""
+    never = np.iinfo(np.int64).max
+    first = np.full(tables.identifiers.mark(NEXT_ID, 1), never)
+    subjects = tables.subjects.scan().select(_EVENT, "subject_id").collect()
+    for seen, number in ((subjects, "subject_id"), (edges, "centre_id"), (edges, "leaf_id")):
+        np.minimum.at(first, seen[number].to_numpy(), seen["place"].to_numpy())
+    types = pl.Enum([each.type for each in spec.identifiers])
+    nodes = tables.identifiers.scan().select("identifier_id", pl.col("identifier_type").cast(types, strict=False)).collect()
+    nodes = nodes.with_columns(place=first[nodes["identifier_id"].to_numpy()])
+    return nodes.filter(pl.col("place") != never)
+
+
 def _nodes(tables: _Tables, ids: pl.Series, edges: pl.DataFrame) -> pl.DataFrame:
     """[identifier_id, identifier_type, place]: each identifier with the place of the first event that carries it."""
     wanted = ids.alias("identifier_id").to_frame()
-    place = packed(pl.col("batch_seq"), pl.col("offset")).alias("place")
-    subjects = tables.subjects.scan().select(place, pl.col("subject_id").alias("identifier_id"))
+    subjects = tables.subjects.scan().select(_EVENT, pl.col("subject_id").alias("identifier_id"))
     firsts = [subjects.join(wanted.lazy(), on="identifier_id", how="semi").group_by("identifier_id").agg(pl.col("place").min())]
     firsts += [
         edges.lazy().group_by(pl.col(end).alias("identifier_id")).agg(pl.col("place").min()) for end in ("centre_id", "leaf_id")
