@@ -42,8 +42,6 @@ class IdentityReport:
     events: int
     new_identifiers: int
     changed_identifiers: int
-    largest_components: pl.DataFrame
-    """[component, size] of the largest among those that were touched."""
 
 
 class _Tables:
@@ -84,14 +82,13 @@ def update(run: Run) -> IdentityReport:
             new += fresh
             run.say(f"identity: {events:,} events observed")
         if not pending.height and not is_rebuild:
-            return IdentityReport(False, 0, 0, 0, pl.DataFrame(schema={"component": pl.Int64, "size": pl.UInt32}))
+            return IdentityReport(False, 0, 0, 0)
         touched = None if is_rebuild or cursor < 0 else _touched(tables, cursor)
         solution, rows, keys = _solve(tables, touched, run)
         changed = _write(run, tables, solution, rows, keys, {CURSOR: enriched.cursor, **marks})
-        sizes = solution.nodes.filter(~pl.col("is_shared")).group_by("component").agg(size=pl.len()).sort("size", descending=True)
         for table in (tables.identifiers, *tables.by_batch(), tables.map, tables.merges):
             table.tidy()
-        return IdentityReport(is_rebuild, events, new, changed, sizes.head(5))
+        return IdentityReport(is_rebuild, events, new, changed)
 
 
 def _batches(enriched: Table, cursor: int) -> pl.DataFrame:
@@ -202,7 +199,8 @@ def _solve(tables: _Tables, touched: pl.Series | None, run: Run) -> tuple[Soluti
     )
     keys = pl.concat([all_nodes, spans["identifier_id"].unique()]).unique().alias("identifier_id").to_frame()
     profiles = inside["profile_id"].unique()
-    return Solution(inside, solution.merges.filter(pl.col("profile_id").is_in(profiles.implode()))), rows, keys
+    merges = solution.merges.filter(pl.col("profile_id").is_in(profiles.implode()))
+    return Solution(inside, merges), rows, keys
 
 
 def _all_nodes(tables: _Tables, edges: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:

@@ -44,16 +44,15 @@ class _Edges:
     """Edges in order of receipt."""
 
     place: Ints
+    event: Ints
     centre: Index
     leaf: Index
-
-    @property
-    def event(self) -> Ints:
-        return self.place >> POSITION_BITS
+    is_first: Flags
+    """Whether the leaf was received first in the event of the edge."""
 
     def but(self, chosen: Flags | Ints) -> _Edges:
         """Some of the edges."""
-        return _Edges(self.place[chosen], self.centre[chosen], self.leaf[chosen])
+        return _Edges(self.place[chosen], self.event[chosen], self.centre[chosen], self.leaf[chosen], self.is_first[chosen])
 
 
 def packed(batch_seq: pl.Expr, offset: pl.Expr, position: pl.Expr | int = 0) -> pl.Expr:
@@ -71,7 +70,7 @@ def solve(nodes: pl.DataFrame, edges: pl.DataFrame, spec: IdentitySpec, known_sh
     ids = nodes["identifier_id"].to_numpy()
     types = ranks(nodes["identifier_type"], spec)
     birth = nodes["place"].to_numpy() >> POSITION_BITS
-    taken = _distinct(_indexed(ids, edges), birth)
+    taken = _distinct(_indexed(ids, edges, birth), len(ids))
     shared = _shared(types, taken, spec)
     if known_shared is not None:
         shared |= np.isin(ids, known_shared.to_numpy())
@@ -119,13 +118,16 @@ def ranks(types: pl.Series, spec: IdentitySpec) -> NDArray[np.int8]:
     return types.cast(declared, strict=False).to_physical().cast(pl.Int8).fill_null(-1).to_numpy()
 
 
-def _indexed(ids: Ints, edges: pl.DataFrame) -> _Edges:
+def _indexed(ids: Ints, edges: pl.DataFrame, birth: Ints) -> _Edges:
     """The edges whose ends are both known, in order of receipt."""
     ordered = edges if edges["place"].is_sorted() else edges.sort("place")
     centre, leaf = (_positions(ids, ordered[end].to_numpy()) for end in ("centre_id", "leaf_id"))
-    found = _Edges(ordered["place"].to_numpy(), centre, leaf)
+    place = ordered["place"].to_numpy()
     both = (centre >= 0) & (leaf >= 0)
-    return found if both.all() else found.but(both)
+    if not both.all():
+        place, centre, leaf = place[both], centre[both], leaf[both]
+    event = place >> POSITION_BITS
+    return _Edges(place, event, centre, leaf, birth[leaf] == event)
 
 
 def _positions(ids: Ints, wanted: Ints) -> Index:
@@ -144,21 +146,23 @@ def _positions(ids: Ints, wanted: Ints) -> Index:
     return np.where(inside, table[np.where(inside, offset, 0)], np.int32(-1))
 
 
-def _distinct(edges: _Edges, birth: Ints) -> _Edges:
+def _distinct(edges: _Edges, count: int) -> _Edges:
     """The first edge of each pair.
 
     The edge that a leaf came with is the first of its pair, and most edges are such. Only the others have to be compared.
     """
-    count = len(birth)
-    is_first = birth[edges.leaf] == edges.event
     came_with = np.full(count, -1, dtype=np.int32)
-    came_with[edges.leaf[is_first]] = edges.centre[is_first]
-    others = np.flatnonzero(~is_first)
+    came_with[edges.leaf[edges.is_first]] = edges.centre[edges.is_first]
+    others = np.flatnonzero(~edges.is_first)
     centre, leaf = edges.centre[others], edges.leaf[others]
     pair = np.minimum(centre, leaf).astype(np.int64) * count + np.maximum(centre, leaf)
     is_new = (came_with[leaf] != centre) & (came_with[centre] != leaf)
-    is_first[others] = is_new & pl.Series(pair).is_first_distinct().to_numpy()
-    return edges if is_first.all() else edges.but(is_first)
+    again = others[~(is_new & pl.Series(pair).is_first_distinct().to_numpy())]
+    if not len(again):
+        return edges
+    kept = np.ones(len(edges.leaf), dtype=bool)
+    kept[again] = False
+    return edges.but(kept)
 
 
 def _shared(types: NDArray[np.int8], edges: _Edges, spec: IdentitySpec) -> Flags:
@@ -180,12 +184,12 @@ def _grown(edges: _Edges, birth: Ints) -> tuple[Index, Ints]:
     A newborn leaf joins its centre. A newborn centre joins the first of its leaves that was there before, which is no merge; what it brings together after
     that is one. So each node points to at most one other, received earlier or in the same event.
     """
-    event = edges.event
-    joins = birth[edges.leaf] == event
+    joins = edges.is_first.copy()
     parent = np.arange(len(birth), dtype=np.int32)
     parent[edges.leaf[joins]] = edges.centre[joins]
-    anchors = np.flatnonzero((birth[edges.centre] == event) & ~joins)
-    anchors = anchors[np.diff(event[anchors], prepend=-1) != 0]
+    anchors = np.flatnonzero(~joins)
+    anchors = anchors[birth[edges.centre[anchors]] == edges.event[anchors]]
+    anchors = anchors[np.diff(edges.event[anchors], prepend=-1) != 0]
     parent[edges.centre[anchors]] = edges.leaf[anchors]
     joins[anchors] = True
     root = _roots(parent, parent)
@@ -204,7 +208,7 @@ def _roots(parent: Index, nodes: Index) -> Index:
 
 
 def _lowest(label: Index) -> Index:
-    """By label, the lowest index that has it. Labels are indices themselves."""
+    """By label, the lowest index that has it. Labels are less than their number."""
     lowest = np.zeros(len(label), dtype=np.int32)
     lowest[label[::-1]] = np.arange(len(label) - 1, -1, -1, dtype=np.int32)
     return lowest
@@ -344,6 +348,6 @@ def intervals(sightings: pl.DataFrame, owners: pl.DataFrame) -> pl.DataFrame:
 def map_rows(nodes: pl.DataFrame, timed: pl.DataFrame) -> pl.DataFrame:
     """Rows of identity_map of solved nodes: one each, but for shared ones by time, whose intervals are `timed`."""
     empty = pl.lit(None, pl.Datetime("us", "UTC"))
-    single = nodes.join(timed.select("identifier_id").unique(), on="identifier_id", how="anti")
+    single = nodes.filter(~pl.col("identifier_id").is_in(timed["identifier_id"].unique().implode()))
     plain = single.with_columns(valid_from=empty, valid_to=empty)
     return pl.concat([plain.select(_MAP), timed.select(_MAP)])
