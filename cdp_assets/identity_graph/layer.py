@@ -117,7 +117,7 @@ def _observe(run: Run, tables: _Tables, enriched: Table, seqs: Sequence[int]) ->
     events = in_order(enriched.scan(seqs).select(*columns, "traits", "properties", "context").collect())
     listed = identifiers(events, run.project.identity)
     kinds = ["identifier_type", "identifier"]
-    distinct = listed.unique(kinds, keep="first", maintain_order=True).select("batch_seq", "offset", *kinds)
+    distinct = listed.filter(pl.col("number").is_first_distinct()).select("batch_seq", "offset", "number", *kinds)
     distinct = distinct.with_columns(identifier_key=identifier_keys(distinct["identifier_type"], distinct["identifier"]))
     keys = distinct["identifier_key"].unique()
     stored = (
@@ -130,8 +130,9 @@ def _observe(run: Run, tables: _Tables, enriched: Table, seqs: Sequence[int]) ->
         cursor = max(tables.identifiers.cursor, max(seqs))
         tables.identifiers.write(fresh.select(list(IDENTIFIERS.columns)), {CURSOR: cursor, NEXT_ID: first + fresh.height})
         run.checkpoint("identifiers")
-    known = pl.concat([stored, fresh.select("identifier_id", *kinds)])
-    seen = observations(listed.join(known, on=kinds, how="left", maintain_order="left"), events, run.project.identity)
+    known = pl.concat([stored, fresh.select("identifier_id", *kinds)]).join(distinct.select("number", *kinds), on=kinds)
+    ids = known.sort("number")["identifier_id"].gather(listed["number"])
+    seen = observations(listed.with_columns(ids), events, run.project.identity)
     for table, frame in zip(tables.by_batch(), (seen.subjects, seen.edges, seen.sightings), strict=True):
         table.put_batches(frame, seqs)
         run.checkpoint(table.spec.name)
