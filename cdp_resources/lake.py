@@ -172,7 +172,10 @@ class Table:
         return int(self.handle.version())
 
     def files(self) -> pl.DataFrame:
-        """The table's files as [path, num_records, size_bytes, batch_seq_min, batch_seq_max, partition]."""
+        """The table's files in order of their batches, as [path, num_records, size_bytes, batch_seq_min, batch_seq_max, partition].
+
+        The log has the newest first. Read in the order in which they were written, most rows need no sorting.
+        """
         actions = pl.DataFrame(self.handle.get_add_actions(flatten=True))
         partition = f"partition.{self.spec.partition_by or 'tier'}"
         wanted = {
@@ -183,7 +186,8 @@ class Table:
             "max.batch_seq": "batch_seq_max",
             partition: "partition",
         }
-        return actions.select(
+        order = [name for name in ("min.batch_seq", "modification_time") if name in actions.columns]
+        return actions.sort(order).select(
             (pl.col(name) if name in actions.columns else pl.lit(None)).alias(alias) for name, alias in wanted.items()
         )
 
