@@ -90,7 +90,7 @@ def update(run: Run, spec: ByProfile) -> ByProfileReport:
             owned = _owned(identity, touched)
             rows = spec.compute(owned, tables, subjects)
             computed = touched.len()
-            changed = primary.put(rows, touched.alias("profile_id").to_frame(), run.as_of, marks).height
+            changed = primary.put(rows, touched.alias("profile_id").to_frame(), run.as_of, marks)
         run.checkpoint(spec.primary.name)
         run.say(f"{spec.layer}: {computed:,} people computed, {changed:,} changed")
         for each in (*tables, primary):
@@ -174,7 +174,7 @@ def _rebuild(
             stored = primary.scan(tiers=["base", "delta"]).filter(inside).select("profile_id").unique().collect()
             touched = pl.concat([stored, rows.select("profile_id")]).unique()
         last = marks if bucket == buckets - 1 else {}
-        changed += primary.put(rows, touched, run.as_of, last, is_first=is_first).height
+        changed += primary.put(rows, touched, run.as_of, last, is_first=is_first)
         computed += rows["profile_id"].n_unique()
         run.say(f"{spec.layer}: {computed:,} people computed")
     return computed, changed

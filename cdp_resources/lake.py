@@ -184,7 +184,10 @@ class Table:
         return Path(unquote(self.handle.table_uri.removeprefix("file://")))
 
     def files(self) -> pl.DataFrame:
-        """The table's files as [path, num_records, size_bytes, batch_seq_min, batch_seq_max, partition]."""
+        """The table's files in order of their batches, as [path, num_records, size_bytes, batch_seq_min, batch_seq_max, partition].
+
+        The log has the newest first. Read in the order in which they were written, most rows need no sorting.
+        """
         actions = pl.DataFrame(self.handle.get_add_actions(flatten=True))
         partition = f"partition.{self.spec.partition}"
         wanted = {
@@ -195,9 +198,10 @@ class Table:
             "max.batch_seq": "batch_seq_max",
             partition: "partition",
         }
-        return actions.select(
+        order = [name for name in ("min.batch_seq", "modification_time") if name in actions.columns]
+        return actions.sort(order).select(
             (pl.col(name) if name in actions.columns else pl.lit(None)).alias(alias) for name, alias in wanted.items()
-        ).sort("batch_seq_min", maintain_order=True)
+        )
 
     def scan(self, batch_seqs: Sequence[int] | None = None, tiers: Sequence[str] | None = None) -> pl.LazyFrame:
         """The rows, lazily; of some batches or tiers only, without opening the files of others."""
@@ -321,8 +325,6 @@ class Table:
 
 def _differing(new: pl.DataFrame, old: pl.DataFrame, keys: list[str], columns: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows that only one of two frames has; rows that stand in both, but not equally often, differ too."""
-    if old.is_empty():
-        return new, old
     if any(frame.select(keys).is_duplicated().any() for frame in (new, old)):
         new, old = (frame.group_by(columns).agg(pl.len().alias(" times")) for frame in (new, old))
         columns = [*columns, " times"]
@@ -373,31 +375,36 @@ class KeyedTable(Table):
         marks: Mapping[str, int] | None = None,
         *,
         is_first: bool = False,
-    ) -> pl.DataFrame:
-        """Make `rows` the rows of the `touched` keys (None: of all keys) and return the keys that changed.
+    ) -> int:
+        """Make `rows` the rows of the `touched` keys (None: of all keys) and say how many keys changed.
 
         `is_first` says that none of the keys was ever in the table.
         Only keys whose rows differ are written; a touched key without rows is marked as deleted. The marks are committed even when nothing changed.
         """
-        names, columns = list(self.spec.keys), list(self.spec.columns)
+        names = list(self.spec.keys)
         new = rows.select(pl.col(name).cast(dtype) for name, dtype in self.spec.columns.items())
         old = new.clear() if is_first else self.current(touched)
-        added, gone = _differing(new, old, names, columns)
-        changed = pl.concat([added.select(names), gone.select(names)]).unique()
+        if old.is_empty():
+            written, removed, count = new, new.clear(), new.select(names).n_unique()
+        else:
+            added, gone = _differing(new, old, names, list(self.spec.columns))
+            changed = pl.concat([added.select(names), gone.select(names)]).unique()
+            written = new.join(changed, on=names, how="semi")
+            removed = changed.join(new, on=names, how="anti")
+            count = changed.height
         version = self.newest_version + 1
-        written = new.join(changed, on=names, how="semi")
-        removed = changed.join(new, on=names, how="anti")
         stamp = {"version": pl.lit(version, pl.Int64), "version_at": pl.lit(now, pl.Datetime("us", "UTC"))}
         tier = "base" if is_first or self.newest_version == 0 else "delta"
         parts = [
             written.with_columns(**stamp, is_deleted=pl.lit(False), tier=pl.lit(tier)),
             removed.with_columns(**stamp, is_deleted=pl.lit(True), tier=pl.lit("delta")),
         ]
-        frame = pl.concat(parts, how="diagonal")
-        advance = {"version": version} if changed.height else {}
-        if changed.height or any(self.mark(name) != value for name, value in (marks or {}).items()):
-            self.write(frame, {**advance, **(marks or {})})
-        return changed
+        advance = {"version": version} if count else {}
+        if count or any(self.mark(name) != value for name, value in (marks or {}).items()):
+            self.write(
+                pl.concat([part for part in parts if part.height] or parts[:1], how="diagonal"), {**advance, **(marks or {})}
+            )
+        return count
 
     def as_of(self, instant: datetime) -> pl.DataFrame:
         """The rows as they stood at an instant of processing, [spec.columns]."""

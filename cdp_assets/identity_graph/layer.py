@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
@@ -18,7 +19,8 @@ from cdp_assets.identity_graph.schema import (
     LAYER,
     SIGHTINGS,
 )
-from cdp_assets.identity_graph.transform import Solution, intervals, map_rows, packed, solve
+from cdp_assets.identity_graph.spec import IdentitySpec
+from cdp_assets.identity_graph.transform import OFFSET_BITS, POSITION_BITS, Solution, intervals, map_rows, packed, solve
 from cdp_assets.run import Run, chunks
 from cdp_resources.lake import CURSOR, KeyedTable, Table, in_order
 
@@ -26,7 +28,9 @@ CHUNK_EVENTS = 1_000_000
 NEXT_ID = "next_id"
 RULES = "rules"
 UPSTREAM = "enriched_epoch"
-_EDGE = [packed(pl.col("batch_seq"), pl.col("offset"), pl.col("position")).alias("place"), "centre_id", "leaf_id"]
+_EVENT = packed(pl.col("batch_seq"), pl.col("offset")).alias("place")
+_PLACE = packed(pl.col("batch_seq"), pl.col("offset"), pl.col("position")).alias("place")
+_EDGE = [_PLACE, "centre_id", "leaf_id"]
 _SIGHTING = ["identifier_id", "user_id", "hour", "first_at", "last_at"]
 
 
@@ -38,8 +42,6 @@ class IdentityReport:
     events: int
     new_identifiers: int
     changed_identifiers: int
-    largest_components: pl.DataFrame
-    """[component, size] of the largest among those that were touched."""
 
 
 class _Tables:
@@ -80,14 +82,13 @@ def update(run: Run) -> IdentityReport:
             new += fresh
             run.say(f"identity: {events:,} events observed")
         if not pending.height and not is_rebuild:
-            return IdentityReport(False, 0, 0, 0, pl.DataFrame(schema={"component": pl.Int64, "size": pl.UInt32}))
+            return IdentityReport(False, 0, 0, 0)
         touched = None if is_rebuild or cursor < 0 else _touched(tables, cursor)
         solution, rows, keys = _solve(tables, touched, run)
         changed = _write(run, tables, solution, rows, keys, {CURSOR: enriched.cursor, **marks})
-        sizes = solution.nodes.filter(~pl.col("is_shared")).group_by("component").agg(size=pl.len()).sort("size", descending=True)
         for table in (tables.identifiers, *tables.by_batch(), tables.map, tables.merges):
             table.tidy()
-        return IdentityReport(is_rebuild, events, new, changed, sizes.head(5))
+        return IdentityReport(is_rebuild, events, new, changed)
 
 
 def _batches(enriched: Table, cursor: int) -> pl.DataFrame:
@@ -116,7 +117,7 @@ def _observe(run: Run, tables: _Tables, enriched: Table, seqs: Sequence[int]) ->
     events = in_order(enriched.scan(seqs).select(*columns, "traits", "properties", "context").collect())
     listed = identifiers(events, run.project.identity)
     kinds = ["identifier_type", "identifier"]
-    distinct = listed.unique(kinds, keep="first", maintain_order=True).select("batch_seq", "offset", *kinds)
+    distinct = listed.filter(pl.col("number").is_first_distinct()).select("batch_seq", "offset", "number", *kinds)
     distinct = distinct.with_columns(identifier_key=identifier_keys(distinct["identifier_type"], distinct["identifier"]))
     keys = distinct["identifier_key"].unique()
     stored = (
@@ -129,8 +130,9 @@ def _observe(run: Run, tables: _Tables, enriched: Table, seqs: Sequence[int]) ->
         cursor = max(tables.identifiers.cursor, max(seqs))
         tables.identifiers.write(fresh.select(list(IDENTIFIERS.columns)), {CURSOR: cursor, NEXT_ID: first + fresh.height})
         run.checkpoint("identifiers")
-    known = pl.concat([stored, fresh.select("identifier_id", *kinds)])
-    seen = observations(listed.join(known, on=kinds, how="left", maintain_order="left"), events, run.project.identity)
+    known = pl.concat([stored, fresh.select("identifier_id", *kinds)]).join(distinct.select("number", *kinds), on=kinds)
+    ids = known.sort("number")["identifier_id"].gather(listed["number"])
+    seen = observations(listed.with_columns(ids), events, run.project.identity)
     for table, frame in zip(tables.by_batch(), (seen.subjects, seen.edges, seen.sightings), strict=True):
         table.put_batches(frame, seqs)
         run.checkpoint(table.spec.name)
@@ -152,10 +154,7 @@ def _solve(tables: _Tables, touched: pl.Series | None, run: Run) -> tuple[Soluti
     spec = run.project.identity
     if touched is None:
         edges = tables.edges.scan().select(_EDGE).collect()
-        seen = pl.concat(
-            [tables.subjects.scan().select("subject_id").unique().collect()["subject_id"], edges["centre_id"], edges["leaf_id"]]
-        )
-        nodes = _nodes(tables, seen.unique(), edges)
+        nodes = _all_nodes(tables, edges, spec)
         solution = solve(nodes, edges, spec)
         timed = solution.nodes.filter(pl.col("is_timed"))["identifier_id"]
         rows = map_rows(solution.nodes, _intervals(tables, timed, solution.nodes))
@@ -201,14 +200,27 @@ def _solve(tables: _Tables, touched: pl.Series | None, run: Run) -> tuple[Soluti
     )
     keys = pl.concat([all_nodes, spans["identifier_id"].unique()]).unique().alias("identifier_id").to_frame()
     profiles = inside["profile_id"].unique()
-    return Solution(inside, solution.merges.filter(pl.col("profile_id").is_in(profiles.implode()))), rows, keys
+    merges = solution.merges.filter(pl.col("profile_id").is_in(profiles.implode()))
+    return Solution(inside, merges), rows, keys
+
+
+def _all_nodes(tables: _Tables, edges: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:
+    """`_nodes` of every identifier that an event carries. Numbers rise from 1, so an array by number takes the place of joins."""
+    never = np.iinfo(np.int64).max
+    first = np.full(tables.identifiers.mark(NEXT_ID, 1), never)
+    subjects = tables.subjects.scan().select(_EVENT, "subject_id").collect()
+    for seen, number in ((subjects, "subject_id"), (edges, "centre_id"), (edges, "leaf_id")):
+        np.minimum.at(first, seen[number].to_numpy(), seen["place"].to_numpy())
+    types = pl.Enum([each.type for each in spec.identifiers])
+    nodes = tables.identifiers.scan().select("identifier_id", pl.col("identifier_type").cast(types, strict=False)).collect()
+    nodes = nodes.with_columns(place=first[nodes["identifier_id"].to_numpy()])
+    return nodes.filter(pl.col("place") != never)
 
 
 def _nodes(tables: _Tables, ids: pl.Series, edges: pl.DataFrame) -> pl.DataFrame:
     """[identifier_id, identifier_type, place]: each identifier with the place of the first event that carries it."""
     wanted = ids.alias("identifier_id").to_frame()
-    place = packed(pl.col("batch_seq"), pl.col("offset")).alias("place")
-    subjects = tables.subjects.scan().select(place, pl.col("subject_id").alias("identifier_id"))
+    subjects = tables.subjects.scan().select(_EVENT, pl.col("subject_id").alias("identifier_id"))
     firsts = [subjects.join(wanted.lazy(), on="identifier_id", how="semi").group_by("identifier_id").agg(pl.col("place").min())]
     firsts += [
         edges.lazy().group_by(pl.col(end).alias("identifier_id")).agg(pl.col("place").min()) for end in ("centre_id", "leaf_id")
@@ -249,15 +261,10 @@ def _write(
 ) -> int:
     """Merges first, then the map, whose cursor says that the batches are taken: how many identifiers changed hands."""
     merges = solution.merges
-    places = merges.select("batch_seq", "offset").unique()
-    ends = ["batch_seq", "offset", "centre_id", "leaf_id"]
-    messages = (
-        tables.edges.scan(places["batch_seq"].unique().to_list() if places.height < 10_000 else None)
-        .select(*ends, "at", "message_id")
-        .join(merges.lazy(), on=ends, how="semi")
-        .collect()
-    )
-    merges = merges.join(messages, on=ends, how="left").select(list(IDENTITY_MERGES.columns))
+    batches = (merges["place"] // (1 << (OFFSET_BITS + POSITION_BITS))).unique()
+    messages = tables.edges.scan(batches.to_list() if merges.height < 10_000 else None).select(_PLACE, "at", "message_id")
+    found = messages.join(merges.lazy(), on="place", how="inner").sort("place").collect()
+    merges = found.select(list(IDENTITY_MERGES.columns))
     touched = None
     if keys is not None:
         people = solution.nodes.filter(~pl.col("is_shared"))
@@ -267,4 +274,4 @@ def _write(
     run.checkpoint("identity_merges")
     changed = tables.map.put(rows, keys, run.as_of, marks)
     run.checkpoint("identity_map")
-    return changed.height
+    return changed

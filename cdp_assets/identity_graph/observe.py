@@ -10,10 +10,12 @@ import numpy as np
 import phonenumbers
 import polars as pl
 import xxhash
+from numpy.typing import NDArray
 
 from cdp_assets.identity_graph.spec import IdentifierSpec, IdentitySpec
 from cdp_resources import json_paths
 
+Ints = NDArray[np.int64]
 COLUMNS = ("user_id", "anonymous_id", "previous_id", "group_id")
 MAX_LENGTH = 256
 BLOCKED = re.compile(
@@ -54,51 +56,70 @@ def _phone(value: str, region: str | None) -> str | None:
 
 
 def identifiers(events: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:
-    """The identifiers of each event in its order: [batch_seq, offset, position, type_rank, identifier_type, identifier].
+    """The identifiers of each event in its order: [batch_seq, offset, row, position, number, identifier_type, identifier].
 
-    `events`: enriched_events. `type_rank` is the type's place among the declared types, `position` the identifier's place in the event, both from 0.
+    `events`: enriched_events. `row` is the event's place in that frame, `position` the identifier's place in the event, and `number` is the same for the same
+    identifier, all from 0.
     """
-    place = events.select("batch_seq", "offset")
-    parts: list[pl.DataFrame] = []
-    found: dict[str, tuple[pl.Series | None, pl.Series]] = {}
-    for rank, each in enumerate(spec.identifiers):
+    found: dict[str, _Coded] = {}
+    rows: list[Ints] = []
+    numbers: list[Ints] = []
+    types: list[str] = []
+    forms: list[str] = []
+    for each in spec.identifiers:
         normalise = normaliser(each)
-        for order, path in enumerate(each.from_):
+        known: dict[str, int] = {}
+        earlier: list[Ints] = []
+        for path in each.from_:
             if path not in found:
-                found[path] = _values(events, path)
-            rows, values = found[path]
-            distinct = values.unique().drop_nulls()
-            forms = pl.DataFrame(
-                {"value": distinct, "identifier": pl.Series([normalise(value) for value in distinct], dtype=pl.String)}
-            ).drop_nulls()
-            where = place if rows is None else place.select(pl.all().gather(rows))
-            part = where.with_columns(value=values).join(forms, on="value", how="inner")
-            parts.append(
-                part.select(
-                    "batch_seq",
-                    "offset",
-                    pl.lit(rank, pl.Int64).alias("type_rank"),
-                    pl.lit(order, pl.Int64).alias("order"),
-                    "identifier",
-                )
-            )
-    types = pl.DataFrame({"type_rank": range(len(spec.identifiers)), "identifier_type": [each.type for each in spec.identifiers]})
-    listed = (
-        pl.concat(parts)
-        .unique(["batch_seq", "offset", "type_rank", "order", "identifier"])
-        .sort("batch_seq", "offset", "type_rank", "order")
-        .unique(["batch_seq", "offset", "type_rank", "identifier"], keep="first", maintain_order=True)
+                found[path] = _coded(*_values(events, path))
+            normalised = [normalise(value) for value in found[path].values]
+            number = [-1 if form is None else known.setdefault(form, len(forms) + len(known)) for form in normalised]
+            mine = np.full(events.height, -1)
+            mine[found[path].rows] = np.array(number, dtype=np.int64)[found[path].codes]
+            is_new = mine >= 0
+            for other in earlier:
+                is_new &= mine != other
+            earlier.append(mine)
+            rows.append(np.flatnonzero(is_new))
+            numbers.append(mine[is_new])
+        types += [each.type] * len(known)
+        forms += known
+    row, number_of = np.concatenate(rows), np.concatenate(numbers)
+    order = np.argsort(row, kind="stable")
+    row, number_of = row[order], number_of[order]
+    count = np.arange(len(row))
+    is_first = np.diff(row, prepend=-1) != 0
+    named = pl.DataFrame(
+        {"identifier_type": types, "identifier": forms}, schema={"identifier_type": pl.String, "identifier": pl.String}
     )
-    return listed.join(
-        types.with_columns(pl.col("type_rank").cast(pl.Int64)), on="type_rank", how="left", maintain_order="left"
-    ).select(
-        "batch_seq",
-        "offset",
-        pl.int_range(pl.len(), dtype=pl.Int64).over("batch_seq", "offset").alias("position"),
-        "type_rank",
-        "identifier_type",
-        "identifier",
+    return events.select(pl.col("batch_seq", "offset").gather(row)).with_columns(
+        pl.Series("row", row),
+        pl.Series("position", count - np.maximum.accumulate(np.where(is_first, count, 0))),
+        pl.Series("number", number_of),
+        *named.select(pl.all().gather(number_of)),
     )
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """The texts at a path, each different one once."""
+
+    rows: Ints
+    codes: Ints
+    """By row, the place of its text among the values."""
+    values: pl.Series
+
+
+def _coded(rows: pl.Series | None, texts: pl.Series) -> _Coded:
+    place = pl.arange(len(texts), eager=True) if rows is None else rows
+    is_there = texts.is_not_null()
+    place, texts = place.filter(is_there), texts.drop_nulls()
+    # Categories of our own are numbered from 0 without gaps, in one look at each text.
+    codes = texts.cast(pl.Categorical(pl.Categories.random())).to_physical().to_numpy()
+    first = np.zeros(int(codes.max()) + 1 if len(codes) else 0, dtype=np.int64)
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+    return _Coded(place.to_numpy(), codes, texts.gather(first))
 
 
 def _values(events: pl.DataFrame, path: str) -> tuple[pl.Series | None, pl.Series]:
@@ -131,35 +152,33 @@ class Observations:
 def observations(listed: pl.DataFrame, events: pl.DataFrame, spec: IdentitySpec) -> Observations:
     """Subjects, edges and sightings of events whose identifiers have their ids.
 
-    `listed`: as `identifiers` gives it, with `identifier_id`. `events`: enriched_events [batch_seq, offset, timestamp, message_key, message_id].
+    `listed`: as `identifiers` gives it, with `identifier_id`. `events`: the same events in order of place, [batch_seq, offset, timestamp, message_key,
+    message_id].
     """
-    preference = (
-        pl.when(pl.col("identifier_type") == "user_id").then(-2).when(pl.col("identifier_type") == "anonymous_id").then(-1)
+    row, ids, position = (listed[name].to_numpy() for name in ("row", "identifier_id", "position"))
+    subject = np.zeros(events.height, dtype=np.int64)
+    for chosen in (None, listed["identifier_type"] == "anonymous_id", listed["identifier_type"] == "user_id"):
+        there = slice(None) if chosen is None else chosen.to_numpy()
+        subject[row[there][::-1]] = ids[there][::-1]
+    at = pl.col("timestamp").alias("at")
+    subjects = events.select("batch_seq", "offset", pl.Series("subject_id", subject), at, "message_key")
+    leaves = np.flatnonzero(position > 0)
+    centres = listed.select(
+        pl.col("identifier_id").alias("centre_id").gather(leaves - position[leaves]),
+        pl.col("identifier_type").alias("centre_type").gather(leaves - position[leaves]),
     )
-    place = ["batch_seq", "offset"]
-    subjects = (
-        listed.with_columns(preference=preference.otherwise(0))
-        .sort(*place, "preference", "position")
-        .unique(place, keep="first", maintain_order=True)
-        .join(events.select(*place, "message_key", pl.col("timestamp").alias("at")), on=place, how="inner", maintain_order="left")
-        .select(*place, pl.col("identifier_id").alias("subject_id"), "at", "message_key")
-    )
-    centres = listed.filter(pl.col("position") == 0).select(
-        *place, pl.col("identifier_id").alias("centre_id"), pl.col("identifier_type").alias("centre_type")
-    )
-    leaves = listed.filter(pl.col("position") > 0)
-    pairs = leaves.join(centres, on=place, how="inner", maintain_order="left").join(
-        events.select(*place, pl.col("timestamp").alias("at"), "message_id"), on=place, how="inner", maintain_order="left"
-    )
-    pairs = pairs.rename({"identifier_id": "leaf_id"})
+    pairs = listed.select(pl.all().gather(leaves)).rename({"identifier_id": "leaf_id"}).with_columns(*centres)
+    pairs = pairs.with_columns(events.select(at.gather(row[leaves])))
     low, high = pl.min_horizontal("centre_id", "leaf_id"), pl.max_horizontal("centre_id", "leaf_id")
-    edges = (
-        pairs.with_columns(low=low, high=high)
-        .sort(*place, "position")
-        .unique(["batch_seq", "low", "high"], keep="first", maintain_order=True)
-        .select(*place, "position", "centre_id", "leaf_id", "at", "message_id")
+    edges = pairs.select("batch_seq", "offset", "row", "position", "centre_id", "leaf_id", "at", low=low, high=high).unique(
+        ["batch_seq", "low", "high"], keep="first", maintain_order=True
     )
-    return Observations(subjects, edges, _sightings(pairs, spec))
+    edges = edges.with_columns(events.select(pl.col("message_id").gather(edges["row"])))
+    return Observations(
+        subjects.filter(pl.col("subject_id") > 0),
+        edges.select("batch_seq", "offset", "position", "centre_id", "leaf_id", "at", "message_id"),
+        _sightings(pairs, spec),
+    )
 
 
 def _sightings(pairs: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:

@@ -38,7 +38,7 @@ class Layers:
     tables: tuple[TableSpec, ...]
     """Every table of the lake."""
     identifiers: Callable[[pl.DataFrame], pl.DataFrame]
-    """The identifiers of events: [batch_seq, offset, position, type_rank, identifier_type, identifier]."""
+    """The identifiers of events: [batch_seq, offset, position, identifier_type, identifier] at least."""
     normalisers: Mapping[str, Callable[[str], str | None]]
     update: Callable[[], None]
     """Brings every layer up to the inbox, as `cdp run` does."""

@@ -59,7 +59,7 @@ class Graph:
         places = pl.concat([first, *born]).group_by("identifier_id").agg(pl.col("place").min())
         types = pl.DataFrame({"identifier_id": np.arange(1, self.nodes + 1), "identifier_type": self.types()})
         edges = edges.select(packed(pl.lit(1, pl.Int64), pl.col("offset"), 1).alias("place"), "centre_id", "leaf_id")
-        return places.join(types, on="identifier_id"), edges
+        return places.join(types, on="identifier_id").sort("identifier_id"), edges
 
 
 def graph(edges: int, seed: int) -> Graph:

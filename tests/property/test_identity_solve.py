@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from random import Random
 
 import networkx as nx
@@ -10,7 +12,7 @@ import pytest
 
 from cdp_assets.identity_graph import transform
 from cdp_assets.identity_graph.spec import IdentitySpec
-from cdp_assets.identity_graph.transform import OFFSET_BITS, POSITION_BITS, solve
+from cdp_assets.identity_graph.transform import OFFSET_BITS, POSITION_BITS, Solution, solve
 
 SPEC = IdentitySpec.model_validate(
     {
@@ -21,7 +23,20 @@ SPEC = IdentitySpec.model_validate(
         ]
     }
 )
+LIMITED = IdentitySpec.model_validate(
+    {
+        "identifiers": [
+            {"type": "user_id", "from": ["user_id"], "limit": 2},
+            {"type": "email", "from": ["traits.email"], "limit": 3},
+            {"type": "anonymous_id", "from": ["anonymous_id"], "shared_above": 4},
+        ]
+    }
+)
+NO_LIMITS = LIMITED.model_copy(
+    update={"identifiers": tuple(each.model_copy(update={"limit": None}) for each in LIMITED.identifiers)}
+)
 TYPES = ("user_id", "email", "anonymous_id")
+Merges = list[tuple[int, int, int]]
 
 
 def graph(seed: int, people: int) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -47,30 +62,67 @@ def graph(seed: int, people: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     )
 
 
-def plain(nodes: pl.DataFrame, edges: pl.DataFrame) -> tuple[dict[int, int], list[tuple[int, int, int]], set[int]]:
+def plain(nodes: pl.DataFrame, edges: pl.DataFrame, spec: IdentitySpec = SPEC) -> tuple[dict[int, int], Merges, set[int]]:
     """Profile by identifier, merges as (place, from, into), and who is shared: one edge after the other."""
     kind = {row[0]: row[1] for row in nodes.iter_rows()}
     born = {row[0]: row[2] >> POSITION_BITS for row in nodes.iter_rows()}
+    ordered = [row for row in edges.sort("place").iter_rows() if row[1] in kind and row[2] in kind]
     users: dict[int, set[int]] = {each: set() for each in kind}
-    for _, centre, leaf in edges.iter_rows():
+    for _, centre, leaf in ordered:
         for one, other in ((centre, leaf), (leaf, centre)):
             if kind[one] == "user_id":
                 users[other].add(one)
-    limit = {each.type: each.shared_above for each in SPEC.identifiers}
-    shared = {each for each in kind if limit[kind[each]] is not None and len(users[each]) > (limit[kind[each]] or 0)}
-    group = {each: {each} for each in kind}
+    most = {each.type: each.shared_above for each in spec.identifiers}
+    shared = {each for each in kind if most[kind[each]] is not None and len(users[each]) > (most[kind[each]] or 0)}
+    whole, _ = _one_by_one(kind, born, [row for row in ordered if not shared & set(row[1:])], lambda _: True)
+
+    def is_allowed(both: set[int]) -> bool:
+        types = Counter(kind[each] for each in both)
+        return all(each.limit is None or types[each.type] <= each.limit for each in spec.identifiers)
+
+    over = {each for each in kind if not is_allowed(whole[each])}
+    group, merges = _one_by_one(
+        kind,
+        born,
+        [row for row in ordered if not shared & set(row[1:])],
+        lambda both: not both & over or is_allowed(both),
+    )
+    return {each: min(group[each]) for each in kind}, merges, shared
+
+
+def _one_by_one(
+    nodes: Iterable[int], born: dict[int, int], edges: list[tuple[int, ...]], is_allowed: Callable[[set[int]], bool]
+) -> tuple[dict[int, set[int]], Merges]:
+    group = {each: {each} for each in nodes}
     merges = []
-    for place, centre, leaf in edges.sort("place").iter_rows():
-        if centre in shared or leaf in shared or group[centre] is group[leaf]:
+    for place, centre, leaf in edges:
+        both = group[centre] | group[leaf]
+        if group[centre] is group[leaf] or not is_allowed(both):
             continue
         event = place >> POSITION_BITS
         low, high = sorted((min(group[centre]), min(group[leaf])))
         if all(min(born[member] for member in group[end]) < event for end in (centre, leaf)):
             merges.append((event, high, low))
-        both = group[centre] | group[leaf]
         for member in both:
             group[member] = both
-    return {each: min(group[each]) for each in kind}, merges, shared
+    return group, merges
+
+
+def told(solution: Solution) -> tuple[dict[int, int], Merges, set[int]]:
+    """A solution as `plain` has it."""
+    found = solution.merges.select(pl.col("place") // (1 << POSITION_BITS), "from_profile_id", "into_profile_id")
+    profile = dict(solution.nodes.select("identifier_id", "profile_id").iter_rows())
+    assert solution.merges["profile_id"].to_list() == [profile[into] for into in found["into_profile_id"]]
+    return profile, found.rows(), set(solution.nodes.filter(pl.col("is_shared"))["identifier_id"])
+
+
+def renumbered(nodes: pl.DataFrame, edges: pl.DataFrame, numbers: list[int]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The same graph with other identifier ids, given in order of the old ones."""
+    other = dict(zip(range(1, nodes.height + 1), numbers, strict=True))
+    return (
+        nodes.with_columns(pl.col("identifier_id").replace_strict(other, return_dtype=pl.Int64)),
+        edges.with_columns(pl.col("centre_id", "leaf_id").replace_strict(other, return_dtype=pl.Int64)),
+    )
 
 
 @pytest.mark.parametrize("many", [0, 6, 10**6])
@@ -78,34 +130,52 @@ def plain(nodes: pl.DataFrame, edges: pl.DataFrame) -> tuple[dict[int, int], lis
 def test_people_and_merges_equal_those_of_a_plain_union_find(seed: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transform, "MANY_EDGES", many)
     nodes, edges = graph(seed, 40 + 30 * seed)
-    solution = solve(nodes, edges, SPEC)
-    profile, merges, shared = plain(nodes, edges)
-    assert merges, "a graph without merges shows nothing"
-    assert shared
-    assert dict(solution.nodes.select("identifier_id", "profile_id").iter_rows()) == profile
-    assert set(solution.nodes.filter(pl.col("is_shared"))["identifier_id"]) == shared
-    found = solution.merges.select(
-        (pl.col("batch_seq") * (1 << OFFSET_BITS) + pl.col("offset")), "from_profile_id", "into_profile_id"
-    )
-    assert found.rows() == merges
-    assert solution.merges["profile_id"].to_list() == [profile[into] for _, _, into in merges]
+    expected = plain(nodes, edges)
+    assert expected[1], "a graph without merges shows nothing"
+    assert expected[2]
+    assert told(solve(nodes, edges, SPEC)) == expected
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_people_within_limits_equal_those_of_a_plain_union_find(seed: int) -> None:
+    nodes, edges = graph(200 + seed, 20 + 10 * seed)
+    expected = plain(nodes, edges, LIMITED)
+    assert expected[0] != plain(nodes, edges, NO_LIMITS)[0], "a graph within all limits shows nothing"
+    assert told(solve(nodes, edges, LIMITED)) == expected
+
+
+@pytest.mark.parametrize("spec", [SPEC, LIMITED])
 @pytest.mark.parametrize("seed", range(4))
-def test_merges_hold_when_ids_are_not_in_order_of_receipt(seed: int) -> None:
+def test_merges_hold_when_ids_are_not_in_order_of_receipt(seed: int, spec: IdentitySpec) -> None:
     nodes, edges = graph(50 + seed, 60)
     random = Random(seed)
     numbers = list(range(1, nodes.height + 1))
     for _ in range(30):
         here, there = random.randrange(len(numbers)), random.randrange(len(numbers))
         numbers[here], numbers[there] = numbers[there], numbers[here]
-    other = dict(zip(range(1, nodes.height + 1), numbers, strict=True))
-    nodes = nodes.with_columns(pl.col("identifier_id").replace_strict(other, return_dtype=pl.Int64))
-    edges = edges.with_columns(pl.col("centre_id", "leaf_id").replace_strict(other, return_dtype=pl.Int64))
-    profile, merges, _ = plain(nodes, edges)
-    solution = solve(nodes, edges, SPEC)
-    assert dict(solution.nodes.select("identifier_id", "profile_id").iter_rows()) == profile
-    assert solution.merges.select("from_profile_id", "into_profile_id").rows() == [merge[1:] for merge in merges]
+    nodes, edges = renumbered(nodes, edges, numbers)
+    assert told(solve(nodes, edges, spec)) == plain(nodes, edges, spec)
+
+
+@pytest.mark.parametrize("step", [3, 1_000])
+def test_ids_may_have_gaps_of_any_width(step: int) -> None:
+    nodes, edges = graph(70, 60)
+    nodes, edges = renumbered(nodes, edges, [7 + number * step for number in range(nodes.height)])
+    assert told(solve(nodes, edges, SPEC)) == plain(nodes, edges)
+
+
+@pytest.mark.parametrize("step", [1, 3, 1_000])
+def test_edges_to_unknown_identifiers_count_for_nothing(step: int) -> None:
+    nodes, edges = graph(80, 60)
+    nodes, edges = renumbered(nodes, edges, [7 + number * step for number in range(nodes.height)])
+    for known in (nodes.sample(fraction=0.9, seed=1), nodes.head(nodes.height * 9 // 10), nodes.tail(20)):
+        assert told(solve(known, edges, SPEC)) == plain(known, edges)
+
+
+def test_a_graph_may_be_empty_or_without_edges() -> None:
+    nodes, edges = graph(90, 5)
+    assert told(solve(nodes.clear(), edges.clear(), SPEC)) == ({}, [], set())
+    assert told(solve(nodes, edges.clear(), SPEC)) == ({each: each for each in nodes["identifier_id"]}, [], set())
 
 
 @pytest.mark.parametrize("seed", range(4))
