@@ -6,7 +6,8 @@ Checks of names, properties and their values belong to the tracking plan, not he
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import sub
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -165,8 +166,7 @@ def split(body: bytes) -> Batch:
 
 def clean(body: bytes, messages: Sequence[bytes], max_bytes: int) -> bool:
     """Whether every message of a batch body can be accepted: one pass for the usual case. False says nothing about which."""
-    longest = max(map(len, messages))
-    if longest > max_bytes or not is_utf8(body):
+    if not is_utf8(body) or (len(body) > max_bytes and _longest(messages) > max_bytes):
         return False
     try:
         checked = _decode_whole(body).batch
@@ -175,10 +175,18 @@ def clean(body: bytes, messages: Sequence[bytes], max_bytes: int) -> bool:
     for message in checked:
         if not (message.userId or message.anonymousId) or message.type is None or (not message.event and message.type == "track"):
             return False
-    return not _may_be_deep(body, longest)
+    return not _may_be_deep(body, messages)
 
 
-def _may_be_deep(body: bytes, longest: int) -> bool:
-    """Whether more than MAX_DEPTH opening brackets lie within `longest` bytes of the body; if not, no message is too deep."""
-    opening = ((np.frombuffer(body, np.uint8) | 0x20) == ord("{")).nonzero()[0]  # `[` is `{` without this bit
-    return len(opening) > MAX_DEPTH and bool((opening[MAX_DEPTH:] - opening[:-MAX_DEPTH]).min() <= longest)
+def _longest(messages: Iterable[bytes]) -> int:
+    return max(memoryview(message).nbytes for message in messages)
+
+
+def _may_be_deep(body: bytes, messages: Iterable[bytes]) -> bool:
+    """Whether more than MAX_DEPTH opening brackets may lie within one message of the body; if not, no message is too deep."""
+    opening = np.flatnonzero((np.frombuffer(body, np.uint8) | 0x20) == ord("{"))  # `[` is `{` without this bit
+    if len(opening) <= MAX_DEPTH:
+        return False
+    longest = _longest(messages)
+    some = opening[:: MAX_DEPTH // 2].tolist()  # cheaper than all, and at least two of so many brackets
+    return min(map(sub, some[1:], some)) < longest and bool((opening[MAX_DEPTH:] - opening[:-MAX_DEPTH]).min() < longest)

@@ -1,0 +1,117 @@
+"""Random bodies of batch calls: what is taken at once is what would have been taken one by one, to the byte."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from cdp_assets.raw_events.spec import HttpSource
+from cdp_resources import envelope, messages
+from cdp_resources.secrets import SecretRef
+from cdp_server import batch_lines
+
+SPEC = HttpSource(kind="http", write_key=SecretRef(env="UNUSED"), max_batch_events=8, max_event_bytes=1200)
+HEAD = envelope.header("web", 1_793_000_000_000_000, sent_at="2026-11-22T10:00:00Z", ip="::1")
+
+SPACE = st.sampled_from(["", "", "", " ", "\n", "\r\n\t"])
+STRINGS = st.one_of(
+    st.text(max_size=12), st.sampled_from(["", "u", "{[" * 40, '},{"type":', '\\"', "\u2028", "🎉", "x" * 101, "y" * 1300])
+)
+QUOTED = st.builds(lambda text, escape: json.dumps(text, ensure_ascii=escape), STRINGS, st.booleans())
+ATOMS = st.one_of(
+    QUOTED, st.sampled_from(["null", "true", "0", "-0.0", "1e999", "9" * 400, "1.50", '"\\u0000"'])
+)  # fmt: skip
+BROKEN = st.sampled_from(['"\\ud800"', '"\0"', "NaN", "01", "'a'", "[1,]", "{"])
+
+
+@st.composite
+def objects(draw: st.DrawFn, members: st.SearchStrategy[tuple[str, str]]) -> str:
+    space = draw(SPACE)
+    return "{" + f",{space}".join(f"{key}{space}:{value}" for key, value in draw(st.lists(members, max_size=6))) + space + "}"
+
+
+def nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.one_of(objects(st.tuples(QUOTED, inner)), st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]"))
+
+
+DEEP = st.builds(
+    lambda depth, opening: opening * depth + "1" + ("}" if ":" in opening else "]") * depth,
+    st.one_of(st.integers(0, 5), st.integers(61, 66)),
+    st.sampled_from(["[", '{"":', '{"a": ']),
+)
+WIDE = st.integers(30, 70).map(lambda count: "[" + ",".join(["{}"] * count) + "]")
+VALUES = st.one_of(st.recursive(ATOMS, nested, max_leaves=6), DEEP, WIDE)
+NAMES = st.sampled_from([json.dumps(name) for name in messages.Message.__struct_fields__])
+TYPES = st.sampled_from([json.dumps(type_) for type_ in (*messages.MESSAGE_TYPES, "buy")])
+
+GOOD = [
+    ('"type"', '"track"'), ('"event"', '"Order Completed"'), ('"userId"', '"u"'), ('"messageId"', '"m"'),
+    ('"timestamp"', '"2026-11-22T10:00:00Z"'), ('"properties"', '{"a":[1,{"b":2}]}'), ('"context"', '{"page":{"url":"/"}}'),
+]  # fmt: skip
+
+
+@st.composite
+def good(draw: st.DrawFn) -> str:
+    """A message that is acceptable, unless one more member spoils it: by its size, its depth, or by repeating a key."""
+    members = draw(st.permutations(GOOD))
+    if draw(st.booleans()):
+        extra = draw(st.tuples(st.one_of(QUOTED, QUOTED, NAMES), VALUES))
+        members.insert(draw(st.integers(0, len(members))), extra)
+    return "{" + ",".join(f"{key}:{value}" for key, value in members) + "}"
+
+
+MEMBERS = st.one_of(st.tuples(NAMES, VALUES), st.tuples(st.just('"type"'), TYPES), st.tuples(QUOTED, st.one_of(VALUES, BROKEN)))
+MESSAGES = st.one_of(good(), good(), good(), objects(MEMBERS), VALUES, BROKEN)
+NOISE = st.one_of(*[st.just(b"")] * 5, st.binary(min_size=1, max_size=2))
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    space = draw(SPACE)
+    batch = f"{space},{space}".join(draw(st.lists(draw(st.sampled_from([good(), MESSAGES])), min_size=1, max_size=9)))
+    members = [f'{space}"batch"{space}:{space}[{batch}{space}]']
+    members += draw(
+        st.lists(
+            st.sampled_from(['"sentAt":"2026-11-22T10:00:00Z"', '"context":{"a":1}', '"batch":[{}]', '"x":[{}]']), max_size=2
+        )
+    )
+    body = ("{" + ",".join(draw(st.permutations(members))) + "}" + space).encode("utf-8", "surrogatepass")
+    at = draw(st.integers(0, len(body)))
+    return body[:at] + draw(NOISE) + body[at:]
+
+
+def refused(text: bytes, reason: str) -> bytes:
+    return envelope.refused("web", 5, text, reason)
+
+
+@settings(max_examples=400, deadline=None)
+@given(bodies())
+def test_a_batch_taken_at_once_is_what_it_would_be_one_by_one(body: bytes) -> None:
+    try:
+        batch = messages.split(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        event("no batch")
+        return
+    if not batch.batch:
+        return
+    lines, refused_count = batch_lines.one_by_one(batch, HEAD, SPEC, refused)
+    at_once = batch_lines.at_once(body, batch, HEAD, SPEC)
+    event(f"at once: {at_once is not None}, refused: {refused_count > 0}")
+    assert lines.count(b"\n") == len(batch.batch)
+    if at_once is not None:
+        assert (at_once, 0) == (lines, refused_count)
+        for line, text in zip(at_once.split(b"\n"), batch.batch, strict=False):
+            assert line.startswith(HEAD)
+            assert json.loads(line)["message"] == json.loads(bytes(text))
+
+
+@pytest.mark.parametrize("space", [b"", b" ", b"\r\n\t"])
+@given(st.integers(1, 8), st.integers(1, 60))
+def test_usual_messages_are_taken_at_once_however_many_brackets_they_share(space: bytes, count: int, items: int) -> None:
+    message = "{" + ",".join(f"{key}:{value}" for key, value in GOOD) + ',"products":[' + ",".join(["{}"] * min(items, 55)) + "]}"
+    body = b'{"batch":[' + (b"," + space).join([message.encode()] * count) + b"]}"
+    assert batch_lines.at_once(body, messages.split(body), HEAD, SPEC) == (HEAD + message.encode() + envelope.END) * count
