@@ -54,6 +54,9 @@ GOOD = [
 ]  # fmt: skip
 
 
+FEW = [('"type"', '"page"'), ('"userId"', '"u"')]
+
+
 def written(members: list[tuple[str, str]], space: str = "") -> str:
     return "{" + ",".join(f"{space}{key}:{space}{value}{space}" for key, value in members) + "}"
 
@@ -68,7 +71,7 @@ def altered(draw: st.DrawFn) -> str:
     elif kind == "long":
         members.append(('"x"', '"' + "x" * (SPEC.max_event_bytes - len(written(members)) + draw(st.integers(-9, 0))) + '"'))
     elif kind == "deep":
-        members.insert(0, ('"x"', draw(DEEP)))
+        members = [*draw(st.sampled_from([FEW, GOOD])), ('"x"', draw(DEEP))]
     elif kind == "more":
         extra = draw(st.tuples(st.one_of(QUOTED, NAMES), VALUES))
         members.insert(draw(st.integers(0, len(members))), extra)
@@ -77,7 +80,7 @@ def altered(draw: st.DrawFn) -> str:
 
 MEMBERS = st.one_of(st.tuples(NAMES, VALUES), st.tuples(st.just('"type"'), TYPES), st.tuples(QUOTED, st.one_of(VALUES, BROKEN)))
 ODD = st.one_of(altered(), altered(), altered(), objects(MEMBERS), VALUES, BROKEN)
-USUAL = [written(GOOD), written(GOOD[::-1])]
+USUAL = [written(FEW), written(GOOD), written(GOOD[::-1])]
 NOISE = st.one_of(*[st.just(b"")] * 5, st.binary(min_size=1, max_size=2))
 
 
