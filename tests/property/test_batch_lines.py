@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from cdp_assets.raw_events.spec import HttpSource
 from cdp_resources import envelope, messages
+from cdp_resources.messages import MAX_DEPTH
 from cdp_resources.secrets import SecretRef
 from cdp_server import batch_lines
 
+Members = list[tuple[str, str]]
 SPEC = HttpSource(kind="http", write_key=SecretRef(env="UNUSED"), max_batch_events=8, max_event_bytes=1200)
 HEAD = envelope.header("web", 1_793_000_000_000_000, sent_at="2026-11-22T10:00:00Z", ip="::1")
 
@@ -38,10 +40,15 @@ def nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(objects(st.tuples(QUOTED, inner)), st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]"))
 
 
+def deep(depth: int, opening: str) -> str:
+    return opening * depth + "1" + ("}" if ":" in opening else "]") * depth
+
+
+OPENING = st.sampled_from(["[", '{"":', '{"abcdefg":'])
 DEEP = st.builds(
-    lambda depth, opening: opening * depth + "1" + ("}" if ":" in opening else "]") * depth,
-    st.one_of(st.integers(0, 5), st.integers(61, 66)),
-    st.sampled_from(["[", '{"":', '{"abcdefg":']),
+    deep,
+    st.one_of(st.integers(0, 5), st.integers(MAX_DEPTH - 3, MAX_DEPTH + 2)),
+    OPENING,
 )
 WIDE = st.integers(30, 70).map(lambda count: "[" + ",".join(["{}"] * count) + "]")
 VALUES = st.one_of(st.recursive(ATOMS, nested, max_leaves=6), DEEP, WIDE)
@@ -52,12 +59,10 @@ GOOD = [
     ('"type"', '"track"'), ('"event"', '"Order Completed"'), ('"userId"', '"u"'), ('"messageId"', '"m"'),
     ('"timestamp"', '"2026-11-22T10:00:00Z"'), ('"properties"', '{"a":[1,{"b":2}]}'), ('"context"', '{"page":{"url":"/"}}'),
 ]  # fmt: skip
-
-
 FEW = [('"type"', '"page"'), ('"userId"', '"u"')]
 
 
-def written(members: list[tuple[str, str]], space: str = "") -> str:
+def written(members: Members, space: str = "") -> str:
     return "{" + ",".join(f"{space}{key}:{space}{value}{space}" for key, value in members) + "}"
 
 
@@ -133,3 +138,13 @@ def test_usual_messages_are_taken_at_once_however_many_brackets_they_share(space
     message = written([*GOOD, ('"products"', "[" + ",".join(["{}"] * items) + "]")])
     body = b'{"batch":[' + (b"," + space).join([message.encode()] * count) + b"]}"
     assert batch_lines.at_once(body, messages.split(body), HEAD, SPEC) == (HEAD + message.encode() + envelope.END) * count
+
+
+@given(st.lists(st.sampled_from(USUAL), max_size=7), st.sampled_from([FEW, GOOD]), OPENING, st.integers(0, 7))
+def test_one_level_too_many_is_seen_among_messages_of_any_kind(
+    others: list[str], members: Members, opening: str, place: int
+) -> None:
+    for depth, accepted in ((MAX_DEPTH - 1, True), (MAX_DEPTH, False)):
+        texts = [*others[:place], written([*members, ('"x"', deep(depth, opening))]), *others[place:]]
+        body = f'{{"batch":[{",".join(texts)}]}}'.encode()
+        assert (batch_lines.at_once(body, messages.split(body), HEAD, SPEC) is not None) == accepted
