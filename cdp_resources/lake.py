@@ -401,9 +401,7 @@ class KeyedTable(Table):
         ]
         advance = {"version": version} if count else {}
         if count or any(self.mark(name) != value for name, value in (marks or {}).items()):
-            self.write(
-                pl.concat([part for part in parts if part.height] or parts[:1], how="diagonal"), {**advance, **(marks or {})}
-            )
+            self.write(pl.concat(parts, how="diagonal"), {**advance, **(marks or {})})
         return count
 
     def as_of(self, instant: datetime) -> pl.DataFrame:
