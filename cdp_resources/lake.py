@@ -28,7 +28,7 @@ VACUUM_HOURS = 1
 SMALL_FILES = 48
 TARGET_BYTES = 128 * 1024 * 1024
 SLICE_ROWS = 65_536
-"""Rows are handed to the writer in slices of so many: of millions at once it makes copies, and is several times slower."""
+"""Tables by key are handed to the writer in slices of so many rows: of millions at once it makes copies."""
 VERSION_COLUMNS: dict[str, pl.DataType] = {
     "version": pl.Int64(),
     "version_at": pl.Datetime("us", "UTC"),
@@ -226,8 +226,9 @@ class Table:
         replace: str | None = None,
         expected_cursor: int | None = None,
     ) -> None:
-        """Commit rows, given at once or in slices, and application transactions at once, through the handle that was read.
+        """Commit rows and application transactions at once, through the handle that was read.
 
+        Rows of a frame are stored in their order. Given in slices they take less memory, but slices change places, since several threads take them on.
         `replace` is a predicate on whole numbers or partitions of rows to take out. Raises StaleCommitError when another process committed first.
         """
         if expected_cursor is not None and self.cursor != expected_cursor:
@@ -239,7 +240,7 @@ class Table:
         try:
             write_deltalake(
                 self.handle,
-                self._stream(rows.iter_slices(SLICE_ROWS) if isinstance(rows, pl.DataFrame) else rows),
+                self._stream([rows.rechunk()] if isinstance(rows, pl.DataFrame) else rows),
                 mode=mode,
                 predicate=replace if replace != "true" else None,
                 schema_mode=("overwrite" if replace == "true" else "merge") if self.spec.loose else None,
@@ -424,7 +425,8 @@ class KeyedTable(Table):
         # History first: a crash between leaves rows twice, which `as_of` folds, and never loses one.
         if past.height:
             self.write(past, {})
-        self.write(kept.with_columns(tier=pl.lit("base")), {}, replace="tier in ('base', 'delta')")
+        slices = (part.with_columns(tier=pl.lit("base")) for part in kept.iter_slices(SLICE_ROWS))
+        self.write(slices, {}, replace="tier in ('base', 'delta')")
 
     def forget(self, keys: Iterable[int]) -> None:
         """Take the rows of whole-number keys out of every tier; the files stay until `drop_old`."""
