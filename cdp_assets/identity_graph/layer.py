@@ -219,15 +219,15 @@ def _all_nodes(tables: _Tables, edges: pl.DataFrame, spec: IdentitySpec) -> pl.D
 
 def _nodes(tables: _Tables, ids: pl.Series, edges: pl.DataFrame) -> pl.DataFrame:
     """[identifier_id, identifier_type, place]: each identifier with the place of the first event that carries it."""
-    wanted = ids.alias("identifier_id").to_frame()
-    subjects = tables.subjects.scan().select(_EVENT, pl.col("subject_id").alias("identifier_id"))
-    firsts = [subjects.join(wanted.lazy(), on="identifier_id", how="semi").group_by("identifier_id").agg(pl.col("place").min())]
+    wanted = ids.unique().implode()
+    subjects = tables.subjects.scan().filter(pl.col("subject_id").is_in(wanted))
+    firsts = [subjects.group_by(pl.col("subject_id").alias("identifier_id")).agg(_EVENT.min())]
     firsts += [
         edges.lazy().group_by(pl.col(end).alias("identifier_id")).agg(pl.col("place").min()) for end in ("centre_id", "leaf_id")
     ]
     first = pl.concat(firsts).group_by("identifier_id").agg(pl.col("place").min())
-    types = tables.identifiers.scan().select("identifier_id", "identifier_type")
-    known = types.join(wanted.lazy(), on="identifier_id", how="semi").join(first, on="identifier_id", how="inner")
+    types = tables.identifiers.scan().filter(pl.col("identifier_id").is_in(wanted)).select("identifier_id", "identifier_type")
+    known = types.join(first, on="identifier_id", how="inner")
     return known.select("identifier_id", "identifier_type", "place").collect()
 
 

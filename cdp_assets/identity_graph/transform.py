@@ -90,14 +90,14 @@ def solve(nodes: pl.DataFrame, edges: pl.DataFrame, spec: IdentitySpec, known_sh
         person = component.copy()
         person[members], (number, high, low) = _constrained(members, taken.but(chosen), types, birth, spec)
         found.append((chosen[number], high, low))
-    timed_types = [rank for rank, each in enumerate(spec.identifiers) if each.when_shared == "by_time"]
+    by_time = np.array([*(each.when_shared == "by_time" for each in spec.identifiers), False])  # rank -1 is the last
     solved = pl.DataFrame(
         {
             "identifier_id": ids,
             "component": ids[component],
             "profile_id": ids[person],
             "is_shared": shared,
-            "is_timed": shared & np.isin(types, timed_types),
+            "is_timed": shared & by_time[types],
         }
     )
     edge, high, low = (np.concatenate(side) for side in zip(*found, strict=True))
@@ -136,14 +136,16 @@ def _positions(ids: Ints, wanted: Ints) -> Index:
     if span > 8 * (len(ids) + len(wanted)):
         index = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
         return np.where(ids[index] == wanted, index, -1).astype(np.int32)
-    # A table beats a search among millions by far; it is left out where the index is a subtraction.
+    # A table beats a search among millions by far; its last row is for ids outside.
     offset = wanted - low
-    inside = (offset >= 0) & (offset < span)
-    if span == len(ids):
-        return np.where(inside, offset, -1).astype(np.int32)
-    table = np.full(span, -1, dtype=np.int32)
+    outside = (offset < 0) | (offset >= span)
+    if outside.any():
+        offset[outside] = span
+    elif span == len(ids):
+        return offset.astype(np.int32)
+    table = np.full(span + 1, -1, dtype=np.int32)
     table[ids - low] = np.arange(len(ids), dtype=np.int32)
-    return np.where(inside, table[np.where(inside, offset, 0)], np.int32(-1))
+    return table[offset]
 
 
 def _distinct(edges: _Edges, count: int) -> _Edges:

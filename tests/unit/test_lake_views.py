@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from cdp_resources import lake
 from cdp_resources.lake import KeyedTable, Lake, TableSpec
 from cdp_resources.lake_views import physical, snapshots, state_statement, versions, view_statements
 
@@ -102,6 +103,40 @@ def test_every_version_is_there_history_included(tmp_path: Path, connection: duc
     found = _asked(connection, tmp_path, ONE_KEY, versions(ONE_KEY))
     assert sorted(found["value"]) == ["a", "b", "c"]
     assert found.schema == ONE_KEY.schema
+
+
+def test_put_says_how_many_keys_changed_and_keeps_rows_of_several_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake, "SLICE_ROWS", 3)
+
+    def table() -> KeyedTable:
+        return Lake(tmp_path).keyed(TWO_KEYS)
+
+    keys = [(number // 2, f"s{number % 2}") for number in range(10)]
+    rows = pl.DataFrame([(*key, number) for number, key in enumerate(keys)], schema=dict(TWO_KEYS.columns), orient="row")
+    assert table().put(rows, None, START, {"seen": 1}) == 10
+    assert_frame_equal(table().current(), rows, check_row_order=False)
+    assert table().put(rows, None, START, {"seen": 2}) == 0
+    assert (table().mark("seen"), table().newest_version) == (2, 1)
+    other = rows.with_columns(rank=pl.when(pl.col("rank") < 4).then(pl.lit(99)).otherwise("rank")).slice(0, 6)
+    assert table().put(other, None, START + timedelta(hours=1)) == 8
+    assert_frame_equal(table().current(), other, check_row_order=False)
+    assert_frame_equal(table().as_of(START), rows, check_row_order=False)
+    table().fold()
+    assert_frame_equal(table().current(), other, check_row_order=False)
+
+
+def test_rows_of_a_batch_are_stored_in_their_order(tmp_path: Path) -> None:
+    spec = TableSpec("events", "ordered", {"batch_seq": pl.Int64(), "offset": pl.Int64()})
+    parts = [pl.DataFrame({"batch_seq": [0] * 10, "offset": range(start, start + 10)}) for start in range(0, 400, 10)]
+    Lake(tmp_path).table(spec).write(pl.concat(parts, rechunk=False), {})
+    assert Lake(tmp_path).table(spec).read()["offset"].to_list() == list(range(400))
+
+
+def test_a_table_is_read_in_the_order_of_its_batches(tmp_path: Path) -> None:
+    for batch in (4, 0, 2, 1, 3):
+        table = Lake(tmp_path).table(DAILY)
+        table.write(pl.DataFrame([(batch, 1.0, True, START.date())], schema=dict(DAILY.columns), orient="row"), {})
+    assert Lake(tmp_path).table(DAILY).read()["batch_seq"].to_list() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("spec", [ONE_KEY, TWO_KEYS, DAILY], ids=["one key", "two keys", "by batch"])
