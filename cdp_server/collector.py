@@ -74,6 +74,11 @@ class Collector:
         self._commits: GroupCommit | None = None
 
     @property
+    def reader(self) -> BodyReader:
+        """What reads bodies, within what the server may hold."""
+        return self._reader
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes in memory: of bodies being read, and of lines not yet on disk."""
         return self._reader.reading_bytes + (self._commits.pending_bytes if self._commits else 0)
@@ -130,20 +135,24 @@ class Collector:
         return self._call(entry, scope, headers), body
 
     async def commit(self, call: _Call, lines: bytes, accepted: int, refused: int) -> None:
+        """As `store`, for the lines of a call."""
+        await self.store(call.source.name, call.received_at, lines, accepted, refused)
+
+    async def store(self, source: str, received_at: int, lines: bytes, accepted: int, refused: int) -> None:
         """Return when the lines are on disk. Raises HttpError 429 or 503: then they are not acknowledged."""
         assert self._commits is not None
         if len(lines) > self._config.max_pending_bytes:  # sent again it would not fit either
             raise HttpError(413, "too_large", "the messages are more than the server may hold")
         try:
-            await self._commits.submit(lines, call.received_at)
+            await self._commits.submit(lines, received_at)
         except OverloadedError:
             raise HttpError(429, "overloaded", "too much is waiting to be written; send again", retry_after=1) from None
         except NotWrittenError:
             raise HttpError(503, "not_stored", "the messages could not be stored; send again", retry_after=5) from None
         if accepted:
-            self._metrics.accepted[call.source.name] += accepted
+            self._metrics.accepted[source] += accepted
         if refused:
-            self._metrics.refused[call.source.name] += refused
+            self._metrics.refused[source] += refused
 
     async def keep_malformed(self, call: _Call, body: bytes, reason: str, type_: str | None, code: str) -> NoReturn:
         """Keep a whole body that cannot be read as one refused line, then answer 400."""

@@ -1,6 +1,6 @@
 """What a user declares about a source: `config/sources/<source>.yaml`, whose file name is the source's name.
 
-A source is where events come from: HTTP (SDKs, servers) or files (JSON lines, delimited text).
+A source is where events come from: HTTP (SDKs, servers), files (JSON lines, delimited text) or webhooks (webhook_source.py).
 Reading and receiving are not here.
 """
 
@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StrictBool, StrictInt, StrictStr, field_validator, model_validator
 
 from cdp_assets.declaration import Declaration
+from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources.secrets import SecretRef
 
 MessageType = Literal["identify", "track", "page", "screen", "group", "alias"]
@@ -181,5 +182,5 @@ class DelimitedSource(Declaration):
 
 
 FilesSource = Annotated[JsonLinesSource | DelimitedSource, Field(discriminator="format")]
-Source = Annotated[HttpSource | FilesSource, Field(discriminator="kind")]
+Source = Annotated[HttpSource | FilesSource | WebhookSource, Field(discriminator="kind")]
 """A source as declared; parse with `pydantic.TypeAdapter(Source)`."""
