@@ -36,7 +36,7 @@ class WebhookSource(Declaration):
     """Whose webhooks these are, for people."""
     vendor: Vendor | None = None
     """Who sends them, if it is one of those that are known; then nothing but `secrets` is needed."""
-    secrets: tuple[SecretRef, ...] = Field(min_length=1)
+    secrets: tuple[SecretRef, ...]
     """The secrets that deliveries may be signed with, by reference: `[{env: CDP_STRIPE_SECRET}]`. All of them are good at the same
     time, so that one can be replaced without a gap."""
     url: str = ""
@@ -62,6 +62,8 @@ class WebhookSource(Declaration):
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:
+        if not self.secrets:
+            raise ValueError("secrets: at least one is needed, such as [{env: CDP_STRIPE_SECRET}]")
         if self.vendor is None:
             for name in ("signature", "topic", "rules"):
                 if not getattr(self, name):

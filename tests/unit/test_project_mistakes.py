@@ -86,7 +86,7 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "sources/x.yaml",
         "kind: htpp\nwrite_key: {env: X_KEY}\n",
-        ["1: kind: no choice 'htpp'; there are http, files; did you mean 'http'?"],
+        ["1: kind: no choice 'htpp'; there are http, files, webhook; did you mean 'http'?"],
     ),
     ("sources/x.yaml", "write_key: {env: X_KEY}\n", ["1: the field 'kind' is missing"]),
     (
@@ -192,7 +192,7 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "tracking_plan/x.yaml",
         "event: X\ndescription: x\nsources:\n  - wab\n",
-        ["4: sources[1]: no source 'wab'; there are server, till, web; did you mean 'web'?"],
+        ["4: sources[1]: no source 'wab'; there are payments, server, till, web; did you mean 'web'?"],
     ),
     (
         "sources/x.yaml",
@@ -346,7 +346,7 @@ def test_files_that_editors_leave_behind_are_not_declarations(config: Path) -> N
 def test_validate_counts_what_is_valid_and_what_is_not(config: Path) -> None:
     code, lines = validate_config(config)
     assert code == 0
-    assert lines[-1].endswith("2 segments, 3 sources, 2 enrichments, 2 purposes, 3 attribution models, 1 destination, 1 sync")
+    assert lines[-1].endswith("2 segments, 4 sources, 2 enrichments, 2 purposes, 3 attribution models, 1 destination, 1 sync")
     (config / "traits/email.yaml").write_text("kind: x\n")
     code, lines = validate_config(config)
     assert code == 1

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 import jmespath
 import jmespath.exceptions
+from jmespath.functions import Functions
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 SCOPE = ("body", "item", "headers")
@@ -51,7 +52,19 @@ def _path(value: str) -> str:
     for name in _beginnings(parsed):
         if name not in SCOPE:
             raise ValueError(f"paths begin with {', '.join(SCOPE)}; not with {name!r}")
+    for name in _functions(parsed):
+        if name not in Functions.FUNCTION_TABLE:
+            raise ValueError(f"no function {name!r}; there are {', '.join(sorted(Functions.FUNCTION_TABLE))}")
     return value
+
+
+def _functions(node: object) -> Iterator[str]:
+    """The names of all functions that an expression calls."""
+    if isinstance(node, dict):
+        if node["type"] == "function_expression":
+            yield node["value"]
+        for child in node["children"]:
+            yield from _functions(child)
 
 
 def _beginnings(node: Mapping[str, Any]) -> Iterator[str]:
