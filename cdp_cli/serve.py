@@ -38,15 +38,16 @@ def sources_by_key(project: Project) -> dict[str, SourceEntry]:
     for name, spec in project.sources.items():
         if not isinstance(spec, HttpSource):
             continue
-        try:
-            key = spec.write_key.resolve()
-        except MissingSecretError as error:
-            if spec.enabled:
-                missing.append(f"config/sources/{name}.yaml: write_key: {error}")
-            continue
-        if key in found:
-            raise click.ClickException(f"config/sources/{name}.yaml: write_key: the same key as source {found[key].name!r}")
-        found[key] = SourceEntry(name, spec)
+        for reference in spec.write_keys:
+            try:
+                key = reference.resolve()
+            except MissingSecretError as error:
+                if spec.enabled:
+                    missing.append(f"config/sources/{name}.yaml: write_key: {error}")
+                continue
+            if found.get(key, SourceEntry(name, spec)).name != name:
+                raise click.ClickException(f"config/sources/{name}.yaml: write_key: the same key as source {found[key].name!r}")
+            found[key] = SourceEntry(name, spec)
     if missing:
         example = missing[0].partition("environment variable ")[2].partition(" ")[0]
         missing.append(f"Set a key of your own choice, such as: export {example}=$(openssl rand -hex 16)")

@@ -59,6 +59,9 @@ class WebhookSource(Declaration):
     """Longest message, in bytes of its JSON. What makes a longer one is kept in rejected_events."""
     max_batch_bytes: int = Field(default=1_048_576, ge=1_024, le=67_108_864)
     """Longest request body, in bytes. A longer one is answered 413."""
+    max_events_per_second: float | None = Field(default=None, gt=0)
+    """Most events a second that each collector process lets in, over time; beyond it requests are answered 429 with Retry-After.
+    Null for no limit."""
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:

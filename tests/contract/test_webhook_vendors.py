@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -96,7 +96,7 @@ def test_the_property_below_knows_every_vendor() -> None:
     assert set(GOOD) == set(SIGNED_HEADERS) == set(webhooks.vendors())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(vendor=st.sampled_from(sorted(SIGNED_HEADERS)), data=st.data())
 def test_any_changed_byte_of_body_time_or_signature_is_refused(vendor: str, data: st.DataObject) -> None:
     _, receiver, delivery, now = load(GOOD[vendor])
@@ -114,7 +114,7 @@ def test_any_changed_byte_of_body_time_or_signature_is_refused(vendor: str, data
         receiver.receive(forged, now)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(vendor=st.sampled_from(sorted(SIGNED_HEADERS)), header=st.text(max_size=300), body=st.binary(max_size=300))
 def test_no_header_and_no_body_at_all_break_the_receiver(vendor: str, header: str, body: bytes) -> None:
     _, receiver, delivery, now = load(GOOD[vendor])

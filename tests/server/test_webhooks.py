@@ -40,6 +40,7 @@ CONFIG = {
     "sources/payments.yaml": "kind: webhook\nvendor: stripe\nsecrets: [{env: PAY_OLD}, {env: PAY_NEW}]\nmax_batch_bytes: 20000\n",
     "sources/crm.yaml": "kind: webhook\nvendor: hubspot\nsecrets: [{env: CRM_SECRET}]\nurl: https://cdp.example.com/v1/webhooks/crm\n",
     "sources/off.yaml": "kind: webhook\nvendor: typeform\nsecrets: [{env: NOT_SET}]\nenabled: false\n",
+    "sources/app.yaml": "kind: http\nwrite_key: [{env: APP_OLD}, {env: APP_NEW}]\nmax_events_per_second: 10\n",
     "sources/forge.yaml": """
 kind: webhook
 secrets: [{env: FORGE_SECRET}]
@@ -99,7 +100,14 @@ def start() -> Iterator[Start]:
         for name, text in CONFIG.items():
             (folder / "config" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "config" / name).write_text(text)
-        secrets = {"PAY_OLD": OLD, "PAY_NEW": NEW, "CRM_SECRET": CRM, "FORGE_SECRET": FORGE_KEY}
+        secrets = {
+            "PAY_OLD": OLD,
+            "PAY_NEW": NEW,
+            "CRM_SECRET": CRM,
+            "FORGE_SECRET": FORGE_KEY,
+            "APP_OLD": "a-1",
+            "APP_NEW": "a-2",
+        }
         places = {"CDP_HOME": str(folder / "home"), "CDP_CONFIG": str(folder / "config"), "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
             [sys.executable, "-m", "cdp_cli.main", "serve", "--port", "0"],
@@ -262,10 +270,30 @@ def test_serve_names_every_secret_that_is_missing(tmp_path: Path) -> None:
     for name, text in CONFIG.items():
         (tmp_path / "config" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "config" / name).write_text(text)
-    environment = {**os.environ, "CDP_CONFIG": str(tmp_path / "config"), "CDP_HOME": str(tmp_path), "PAY_OLD": OLD}
+    environment = {
+        **os.environ,
+        "CDP_CONFIG": str(tmp_path / "config"),
+        "CDP_HOME": str(tmp_path),
+        "PAY_OLD": OLD,
+        "APP_OLD": "a-1",
+        "APP_NEW": "a-2",
+    }
     command = [sys.executable, "-m", "cdp_cli.main", "serve", "--port", "0"]
     told = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert told.returncode == 1
     assert "config/sources/payments.yaml: secrets[2]: environment variable PAY_NEW is not set" in told.stderr
     assert "config/sources/crm.yaml: secrets[1]: environment variable CRM_SECRET is not set" in told.stderr
     assert "NOT_SET" not in told.stderr
+
+
+def test_both_keys_of_a_source_are_good_and_more_than_its_rate_is_told_to_wait(collector: Collector) -> None:
+    def send(key: str, count: int) -> tuple[int, Any]:
+        batch = json.dumps({"batch": [{"type": "page", "anonymousId": "a"}] * count}).encode()
+        basic = "Basic " + base64.b64encode(f"{key}:".encode()).decode()
+        return collector.request("POST", "/v1/batch", batch, {"Authorization": basic})
+
+    assert [send(key, 1)[0] for key in ("a-1", "a-2", "a-3")] == [200, 200, 401]
+    assert send("a-1", 40)[0] == 200  # a batch may go over it, and is made up for
+    status, answer = send("a-2", 1)
+    assert (status, answer["code"]) == (429, "rate_limited")
+    assert len(collector.stored("app")) == 42

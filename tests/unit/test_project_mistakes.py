@@ -200,6 +200,25 @@ CASES: list[tuple[str, str, list[str]]] = [
         ["3: write_key: CDP_WEB_WRITE_KEY is the write key of config/sources/web.yaml already"],
     ),
     (
+        "sources/x.yaml",
+        "kind: http\nwrite_key:\n  - env: X_KEY\n  - env: CDP_WEB_WRITE_KEY\n  - env: X_KEY\n",
+        [
+            "4: write_key: CDP_WEB_WRITE_KEY is the write key of config/sources/web.yaml already",
+            "5: write_key: X_KEY is named twice",
+        ],
+    ),
+    ("sources/x.yaml", "kind: http\nwrite_key: []\n", ["1: write_key: at least one is needed, such as {env: CDP_WEB_WRITE_KEY}"]),
+    (
+        "sources/x.yaml",
+        "kind: webhook\nvendor: strip\nsecrets: [{env: X}]\n",
+        ["2: vendor: no vendor 'strip'; there are generic, hubspot, intercom, shopify, stripe, typeform; did you mean 'stripe'?"],
+    ),
+    (
+        "sources/x.yaml",
+        "kind: webhook\nvendor: stripe\nsecrets: [{env: X}]\nrules:\n  - event: E\n    fields: {userId: data.id}\n",
+        ["6: rules[1].fields.userId: paths begin with body, item, headers; not with 'data'"],
+    ),
+    (
         "destinations/x.yaml",
         f"{HOOK}purposes: [marketng]\n",
         ["4: purposes[1]: no purpose 'marketng'; there are marketing, analytics; did you mean 'marketing'?"],
@@ -341,6 +360,11 @@ def test_files_that_editors_leave_behind_are_not_declarations(config: Path) -> N
     for name in (".hidden.yaml", "README.md", "x.yaml~"):
         (config / "traits" / name).write_text("nonsense: [")
     assert mistakes(config) == []
+
+
+def test_validate_says_which_keys_a_source_accepts(config: Path) -> None:
+    (config / "sources" / "x.yaml").write_text("kind: http\nwrite_key: [{env: X_NEW}, {env: X_OLD}]\n")
+    assert validate_config(config)[1][0] == "source 'x' accepts 2 write keys: X_NEW, X_OLD"
 
 
 def test_validate_counts_what_is_valid_and_what_is_not(config: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -135,6 +135,7 @@ def schemes(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scheme=schemes(), body=st.binary(max_size=200), secret=st.text(min_size=1, max_size=40), late=st.integers(-400, 400))
 def test_what_is_signed_as_declared_is_taken_while_it_is_new(scheme: dict[str, Any], body: bytes, secret: str, late: int) -> None:
     time = str(int(NOW.timestamp() + late) * 1000)
