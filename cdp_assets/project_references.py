@@ -20,6 +20,7 @@ from cdp_assets.raw_events.spec import HttpSource
 from cdp_assets.segments.spec import AllOf, AnyOf, Condition, Did, DidNot, InSegment, Not, SegmentSpec, TraitCondition
 from cdp_assets.yaml_positions import Step
 from cdp_resources.destinations import plugin
+from cdp_resources.secrets import SecretRef
 
 Path = tuple[Step, ...]
 
@@ -312,10 +313,16 @@ def _same_write_keys(loaded: Loaded) -> Iterator[Mistake]:
     seen: dict[str, Declared] = {}
     for declared in loaded.of("source"):
         if isinstance(declared.spec, HttpSource):
-            variable = declared.spec.write_key.env
-            first = seen.setdefault(variable, declared)
-            if first is not declared:
-                yield declared.mistake(("write_key", "env"), f"write_key: {variable} is the write key of {first.file} already")
+            own: set[str] = set()
+            is_one = isinstance(declared.spec.write_key, SecretRef)
+            for place, variable in enumerate(key.env for key in declared.spec.write_keys):
+                path: Path = ("write_key", "env") if is_one else ("write_key", place, "env")
+                first = seen.setdefault(variable, declared)
+                if first is not declared:
+                    yield declared.mistake(path, f"write_key: {variable} is the write key of {first.file} already")
+                elif variable in own:
+                    yield declared.mistake(path, f"write_key: {variable} is named twice")
+                own.add(variable)
 
 
 def _unsupported_modes(loaded: Loaded) -> Iterator[Mistake]:

@@ -141,7 +141,7 @@ def _play_all(home: Home, project: Project, this: Demo, steps: Steps, programs: 
         arguments = ["-m", "demo.vendors", "--port", "0", "--secret-env", stand_ins.SECRET_VARIABLE]
         vendor = Program("stand-in vendor", arguments, secret)
         programs.append(vendor)
-        environment = dict(stand_ins.write_keys(project).values())
+        environment = stand_ins.collector_variables(project)
         collector = Program("collector", ["-m", "cdp_cli.main", "serve", "--port", "0"], environment)
         programs.append(collector)
         vendor_url = vendor.wait_for(stand_ins.VENDOR_READY, _START_SECONDS)[1]

@@ -80,7 +80,7 @@ def _start(project: Project, port: int, ui_port: int, programs: list[Program]) -
 
 def _defaults(project: Project, vendor_url: str) -> dict[str, str]:
     """The demo's values of variables that config/ refers to and that are not set."""
-    values = dict(stand_ins.write_keys(project).values())
+    values = stand_ins.collector_variables(project)
     for variables in stand_ins.vendor_variables(project, vendor_url).values():
         is_real = any(os.environ.get(name) for name, value in variables.items() if value == vendor_url)
         values |= {} if is_real else variables

@@ -19,7 +19,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from cdp_assets.project import Project
 from cdp_assets.raw_events import layer as raw_events
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, REJECTED_EVENTS
-from cdp_assets.raw_events.spec import DelimitedSource, HttpSource, JsonLinesSource
+from cdp_assets.raw_events.spec import DelimitedSource, JsonLinesSource
 from cdp_assets.run import Run
 from cdp_resources import clock
 from cdp_resources.home import Home, config_dir
@@ -87,7 +87,9 @@ def files_source(project: Project, source: str) -> JsonLinesSource | DelimitedSo
     declared = project.sources.get(source)
     if isinstance(declared, JsonLinesSource | DelimitedSource) and declared.enabled:
         return declared
-    files = [name for name, each in project.sources.items() if not isinstance(each, HttpSource) and each.enabled]
+    files = [
+        name for name, each in project.sources.items() if isinstance(each, JsonLinesSource | DelimitedSource) and each.enabled
+    ]
     choices = f"sources of files are {', '.join(files)}" if files else "no source of files is declared"
     if declared is None:
         raise ValueError(f"no source {source!r}; {choices}")

@@ -18,9 +18,11 @@ import click
 
 from cdp_assets.project import Project, ProjectError, load_tolerant
 from cdp_assets.raw_events.spec import HttpSource
+from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources.home import Home, config_dir
 from cdp_resources.secrets import MissingSecretError
-from cdp_server.config import ServerConfig, SourceEntry
+from cdp_resources.sources.webhooks import BadKeyError
+from cdp_server.config import ServerConfig, SourceEntry, WebhookEntry
 from cdp_server.server import serve as serve_http
 
 _STOP_SECONDS = 25.0
@@ -36,22 +38,47 @@ def sources_by_key(project: Project) -> dict[str, SourceEntry]:
     for name, spec in project.sources.items():
         if not isinstance(spec, HttpSource):
             continue
-        try:
-            key = spec.write_key.resolve()
-        except MissingSecretError as error:
-            if spec.enabled:
-                missing.append(f"config/sources/{name}.yaml: write_key: {error}")
-            continue
-        if key in found:
-            raise click.ClickException(f"config/sources/{name}.yaml: write_key: the same key as source {found[key].name!r}")
-        found[key] = SourceEntry(name, spec)
+        for reference in spec.write_keys:
+            try:
+                key = reference.resolve()
+            except MissingSecretError as error:
+                if spec.enabled:
+                    missing.append(f"config/sources/{name}.yaml: write_key: {error}")
+                continue
+            if found.get(key, SourceEntry(name, spec)).name != name:
+                raise click.ClickException(f"config/sources/{name}.yaml: write_key: the same key as source {found[key].name!r}")
+            found[key] = SourceEntry(name, spec)
     if missing:
         example = missing[0].partition("environment variable ")[2].partition(" ")[0]
         missing.append(f"Set a key of your own choice, such as: export {example}=$(openssl rand -hex 16)")
         raise click.ClickException("\n".join(missing))
-    if not found:
-        raise click.ClickException(f"{config_dir()}/sources declares no source of kind http: there is nothing to serve")
     return found
+
+
+def webhooks(project: Project) -> tuple[WebhookEntry, ...]:
+    """Every declared source of webhooks with its secrets; one that is not enabled may do without them.
+
+    Raises click.ClickException that names every variable that is missing, or holds what cannot be a key.
+    """
+    entries: list[WebhookEntry] = []
+    wrong: list[str] = []
+    for name, spec in project.sources.items():
+        if not isinstance(spec, WebhookSource):
+            continue
+        secrets: list[str] = []
+        for number, secret in enumerate(spec.secrets if spec.enabled else (), start=1):
+            place = f"config/sources/{name}.yaml: secrets[{number}]"
+            try:
+                secrets.append(secret.resolve())
+                spec.webhook.signature.key_of(secrets[-1])
+            except MissingSecretError as error:
+                wrong.append(f"{place}: {error}; the vendor shows the secret where its webhook is set up")
+            except BadKeyError as error:
+                wrong.append(f"{place}: environment variable {secret.env}: {error}")
+        entries.append(WebhookEntry(name, spec, tuple(secrets)))
+    if wrong:
+        raise click.ClickException("\n".join(wrong))
+    return tuple(entries)
 
 
 @click.command(name="serve")
@@ -83,9 +110,16 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
       curl -u demo-web-key: -H 'Content-Type: application/json' http://127.0.0.1:8080/v1/track \\
            -d '{"anonymousId": "a1", "event": "Products Searched", "properties": {"query": "jazz"}}'
     """
+    project = _project()
+    sources, vendors = sources_by_key(project), webhooks(project)
+    if not sources and not vendors:
+        raise click.ClickException(
+            f"{config_dir()}/sources declares no source of kind http or webhook: there is nothing to serve"
+        )
     config = ServerConfig(
         inbox=Home.from_env().inbox,
-        sources=sources_by_key(_project()),
+        sources=sources,
+        webhooks=vendors,
         trusted_proxies=trusted_proxies,
         reuse_port=workers > 1,
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from cdp_assets.project import Project, ProjectError
+from cdp_assets.raw_events.spec import HttpSource
+from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources.home import config_dir
 
 
@@ -45,7 +48,18 @@ def validate_config(config_dir: Path) -> tuple[int, list[str]]:
         count = len(error.mistakes)
         files = len({mistake.file for mistake in error.mistakes})
         return 1, [*map(str, error.mistakes), f"{_counted(count, 'mistake')} in {_counted(files, 'file')}"]
-    return 0, [f"{shown_as} is valid: {', '.join(_contents(project))}"]
+    return 0, [*_rotations(project), f"{shown_as} is valid: {', '.join(_contents(project))}"]
+
+
+def _rotations(project: Project) -> Iterator[str]:
+    """Sources with more than one key or secret: which variables are good, so that no old one is forgotten."""
+    for name, source in project.sources.items():
+        keys = (
+            source.write_keys if isinstance(source, HttpSource) else source.secrets if isinstance(source, WebhookSource) else ()
+        )
+        if len(keys) > 1:
+            noun = "write keys" if isinstance(source, HttpSource) else "secrets"
+            yield f"source {name!r} accepts {len(keys)} {noun}: {', '.join(key.env for key in keys)}"
 
 
 def _contents(project: Project) -> list[str]:

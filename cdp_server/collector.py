@@ -24,6 +24,7 @@ from cdp_server.config import ServerConfig, SourceEntry
 from cdp_server.group_commit import GroupCommit, NotWrittenError, OverloadedError
 from cdp_server.http import HttpError, Receive, Route, Scope, Send, cross_origin
 from cdp_server.metrics import Metrics
+from cdp_server.rate import TokenBucket
 
 _SUCCESS = b'{"success": true}'
 _SUCCESS_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_SUCCESS))]
@@ -72,6 +73,14 @@ class Collector:
         self._metrics = metrics
         self._reader = BodyReader(config.max_pending_bytes, config.body_timeout)
         self._commits: GroupCommit | None = None
+        specs = {entry.name: entry.spec.max_events_per_second for entry in config.sources.values()}
+        specs |= {entry.name: entry.spec.max_events_per_second for entry in config.webhooks}
+        self._rates = {name: TokenBucket(rate) for name, rate in specs.items() if rate is not None}
+
+    @property
+    def reader(self) -> BodyReader:
+        """What reads bodies, within what the server may hold."""
+        return self._reader
 
     @property
     def pending_bytes(self) -> int:
@@ -130,20 +139,29 @@ class Collector:
         return self._call(entry, scope, headers), body
 
     async def commit(self, call: _Call, lines: bytes, accepted: int, refused: int) -> None:
+        """As `store`, for the lines of a call."""
+        await self.store(call.source.name, call.received_at, lines, accepted, refused)
+
+    async def store(self, source: str, received_at: int, lines: bytes, accepted: int, refused: int) -> None:
         """Return when the lines are on disk. Raises HttpError 429 or 503: then they are not acknowledged."""
         assert self._commits is not None
+        rate = self._rates.get(source)
+        if rate is not None and (seconds := rate.wait()):
+            raise HttpError(429, "rate_limited", "the source sends more events than it may; send again", retry_after=seconds)
         if len(lines) > self._config.max_pending_bytes:  # sent again it would not fit either
             raise HttpError(413, "too_large", "the messages are more than the server may hold")
+        if rate is not None:
+            rate.take(accepted + refused)  # at once: others are let in while this one is written
         try:
-            await self._commits.submit(lines, call.received_at)
+            await self._commits.submit(lines, received_at)
         except OverloadedError:
             raise HttpError(429, "overloaded", "too much is waiting to be written; send again", retry_after=1) from None
         except NotWrittenError:
             raise HttpError(503, "not_stored", "the messages could not be stored; send again", retry_after=5) from None
         if accepted:
-            self._metrics.accepted[call.source.name] += accepted
+            self._metrics.accepted[source] += accepted
         if refused:
-            self._metrics.refused[call.source.name] += refused
+            self._metrics.refused[source] += refused
 
     async def keep_malformed(self, call: _Call, body: bytes, reason: str, type_: str | None, code: str) -> NoReturn:
         """Keep a whole body that cannot be read as one refused line, then answer 400."""

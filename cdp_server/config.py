@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdp_assets.raw_events.spec import HttpSource
+from cdp_assets.raw_events.webhook_source import WebhookSource
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,16 @@ class SourceEntry:
 
 
 @dataclass(frozen=True)
+class WebhookEntry:
+    """A vendor that posts signed deliveries, under its source's name."""
+
+    name: str
+    spec: WebhookSource
+    secrets: tuple[str, ...] = field(repr=False)
+    """Their values, all good at the same time; none for a source that is not enabled."""
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """One collector process. Sizes in bytes, times in seconds."""
 
@@ -25,6 +36,8 @@ class ServerConfig:
     """Folder of the inbox."""
     sources: Mapping[str, SourceEntry]
     """Write key -> source."""
+    webhooks: tuple[WebhookEntry, ...] = ()
+    """Sources whose deliveries are signed."""
     trusted_proxies: tuple[str, ...] = field(default=())
     """Networks (`10.0.0.0/8`) whose X-Forwarded-For is believed; from anybody else the peer's address is the client's."""
     max_pending_bytes: int = 64 * 1024 * 1024

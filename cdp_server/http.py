@@ -90,11 +90,12 @@ async def respond_preflight(scope: Scope, send: Send, methods: str) -> int:
 
 
 class Route:
-    """A handler and the method it answers."""
+    """A handler and the method it answers; `is_probed` also answers HEAD, by which some senders look whether the path is there."""
 
-    def __init__(self, method: str, handler: Handler) -> None:
+    def __init__(self, method: str, handler: Handler, *, is_probed: bool = False) -> None:
         self.method = method
         self.handler = handler
+        self.is_probed = is_probed or method == "GET"
 
 
 class Part(Protocol):
@@ -137,7 +138,7 @@ class App:
             if route is None:
                 raise HttpError(404, "not_found", "no such path")
             method = scope["method"]
-            if method == route.method or (method == "HEAD" and route.method == "GET"):
+            if method == route.method or (method == "HEAD" and route.is_probed):
                 status = await route.handler(scope, receive, send)
             elif method == "OPTIONS":
                 status = await respond_preflight(scope, send, route.method)

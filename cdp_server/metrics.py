@@ -15,6 +15,8 @@ class Metrics:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.accepted: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.refused_deliveries: Counter[tuple[str, str]] = Counter()
+        self.replayed: Counter[str] = Counter()
         self.received_bytes = 0
         self.written_bytes = 0
         self.failed_commits = 0
@@ -51,9 +53,13 @@ class Metrics:
         for name, text, counter in (
             ("cdp_events_accepted_total", "Messages acknowledged, by source.", self.accepted),
             ("cdp_events_refused_total", "Messages refused and kept with a reason, by source.", self.refused),
+            ("cdp_webhook_replayed_total", "Events of webhooks that had just been stored, by source.", self.replayed),
         ):
             family(name, "counter", text)
             lines.extend(f'{name}{{source="{_label(source)}"}} {count}' for source, count in sorted(counter.items()))
+        family("cdp_webhook_deliveries_refused_total", "counter", "Deliveries not proven, kept nowhere, by source and reason.")
+        for (source, reason), count in sorted(self.refused_deliveries.items()):
+            lines.append(f'cdp_webhook_deliveries_refused_total{{source="{_label(source)}",reason="{reason}"}} {count}')
         for name, text, value in (
             ("cdp_received_bytes_total", "Bytes of request bodies as sent.", self.received_bytes),
             ("cdp_written_bytes_total", "Bytes written to the inbox.", self.written_bytes),

@@ -18,6 +18,7 @@ from cdp_server.config import ServerConfig
 from cdp_server.health import Health
 from cdp_server.http import App, Route
 from cdp_server.metrics import Metrics
+from cdp_server.webhooks import Webhooks
 
 _STOP_SECONDS = 20
 _BACKLOG = 2048
@@ -29,7 +30,7 @@ def build_app(config: ServerConfig) -> App:
     collector = Collector(config, metrics)
     metrics.gauge("cdp_pending_bytes", "Bytes in memory that are not yet on disk.", lambda: collector.pending_bytes)
     metrics.gauge("cdp_open_segment_bytes", "Bytes in the open segment.", lambda: collector.open_segment_bytes)
-    routes = {**collector.routes(), **Health(config, metrics).routes()}
+    routes = {**collector.routes(), **Webhooks(config, metrics, collector).routes(), **Health(config, metrics).routes()}
     prefixes: dict[str, Route] = {}
     return App(routes, prefixes, [collector], metrics.count_request)
 

@@ -5,6 +5,7 @@ Which variables a project needs for that is worked out here; processes are start
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import requests
 
 from cdp_assets.project import Project
 from cdp_assets.raw_events.spec import HttpSource
+from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources.destinations.files.destination import FilesSettings
 from cdp_resources.destinations.plugin import secret_variables
 from cdp_resources.destinations.webhook.destination import WebhookSettings
@@ -30,8 +32,22 @@ _TIMEOUT = 10.0
 def write_keys(project: Project) -> dict[str, tuple[str, str]]:
     """Source -> (environment variable, key of the demo), for every source that sends over HTTP."""
     return {
-        name: (spec.write_key.env, f"demo-{name}-key") for name, spec in project.sources.items() if isinstance(spec, HttpSource)
+        name: (spec.write_keys[0].env, f"demo-{name}-key")
+        for name, spec in project.sources.items()
+        if isinstance(spec, HttpSource)
     }
+
+
+def collector_variables(project: Project) -> dict[str, str]:
+    """Environment variable -> secret of the demo, for every key and every webhook secret without which the collector does not start."""
+    found: dict[str, str] = {}
+    for name, spec in project.sources.items():
+        if isinstance(spec, HttpSource):
+            found |= {key.env: f"demo-{name}-key{number or ''}" for number, key in enumerate(spec.write_keys)}
+        elif isinstance(spec, WebhookSource):
+            secret = base64.b64encode(f"demo-{name}-secret".encode()).decode()  # some vendors' secrets are base64
+            found |= {key.env: f"whsec_{secret}" for key in spec.secrets}
+    return found
 
 
 def vendor_variables(project: Project, url: str) -> dict[str, dict[str, str]]:

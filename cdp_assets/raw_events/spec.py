@@ -1,6 +1,6 @@
 """What a user declares about a source: `config/sources/<source>.yaml`, whose file name is the source's name.
 
-A source is where events come from: HTTP (SDKs, servers) or files (JSON lines, delimited text).
+A source is where events come from: HTTP (SDKs, servers), files (JSON lines, delimited text) or webhooks (webhook_source.py).
 Reading and receiving are not here.
 """
 
@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StrictBool, StrictInt, StrictStr, field_validator, model_validator
 
 from cdp_assets.declaration import Declaration
+from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources.secrets import SecretRef
 
 MessageType = Literal["identify", "track", "page", "screen", "group", "alias"]
@@ -31,8 +32,9 @@ class HttpSource(Declaration):
     """Events arrive over HTTP."""
     description: str = ""
     """What sends these events, for people."""
-    write_key: SecretRef
-    """The key that senders authenticate with, by reference: `{env: CDP_WEB_WRITE_KEY}`. Two sources never share one."""
+    write_key: SecretRef | tuple[SecretRef, ...]
+    """The key that senders authenticate with, by reference: `{env: CDP_WEB_WRITE_KEY}`. Two sources never share one. A list of references
+    is several keys that are good at the same time, so that one can be replaced without a gap."""
     enabled: bool = True
     """A source that is not enabled answers 404, and its SDKs drop what they hold."""
     max_event_bytes: int = Field(default=32_768, ge=1_024, le=1_048_576)
@@ -41,6 +43,20 @@ class HttpSource(Declaration):
     """Longest request body after decompression, in bytes. A longer one is answered 413."""
     max_batch_events: int = Field(default=2_500, ge=1, le=100_000)
     """Most messages in one batch request. The messages beyond it are refused and kept in rejected_events."""
+    max_events_per_second: float | None = Field(default=None, gt=0)
+    """Most events a second that each collector process lets in, over time; beyond it requests are answered 429 with Retry-After.
+    Null for no limit."""
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if not self.write_keys:
+            raise ValueError("write_key: at least one is needed, such as {env: CDP_WEB_WRITE_KEY}")
+        return self
+
+    @property
+    def write_keys(self) -> tuple[SecretRef, ...]:
+        """The keys, in the order of the declaration."""
+        return (self.write_key,) if isinstance(self.write_key, SecretRef) else self.write_key
 
 
 class JsonLinesSource(Declaration):
@@ -181,5 +197,5 @@ class DelimitedSource(Declaration):
 
 
 FilesSource = Annotated[JsonLinesSource | DelimitedSource, Field(discriminator="format")]
-Source = Annotated[HttpSource | FilesSource, Field(discriminator="kind")]
+Source = Annotated[HttpSource | FilesSource | WebhookSource, Field(discriminator="kind")]
 """A source as declared; parse with `pydantic.TypeAdapter(Source)`."""

@@ -233,10 +233,14 @@ def plugins_without_cases(root: Path) -> Iterator[str]:
             if folder.name == "__pycache__" or not any(folder.glob("*.py")):
                 continue
             file = folder.relative_to(root).as_posix()
-            if not any((folder / "cases").glob("*")):
+            if not any((folder / "cases").glob("*")) and not any(folder.glob("*/cases/*")):
                 yield f"{file}:1: a plug-in has golden cases in cases/"
             if not (folder / "README.md").exists():
                 yield f"{file}:1: a plug-in has a README.md"
+    for declared in sorted((root / "cdp_resources/sources/webhooks").glob("*/webhook.yaml")):
+        lacking = [name for name in ("README.md", "cases") if not (declared.parent / name).exists()]
+        if lacking:
+            yield f"{declared.relative_to(root).as_posix()}:1: a vendor of webhooks has {' and '.join(lacking)}"
     models = root / "cdp_assets" / "attribution" / "models"
     for path in sorted(models.glob("*.py")):
         if path.stem != "__init__" and not (models / "cases" / f"{path.stem}.json").exists():
@@ -358,6 +362,7 @@ PLANTED: list[tuple[Check, str, str]] = [
     (unfinished, "cdp_cli/x.py", '"""FIXME"""'),
     (plugins_without_cases, "cdp_resources/destinations/other/destination.py", ""),
     (plugins_without_cases, "cdp_resources/sources/other/source.py", ""),
+    (plugins_without_cases, "cdp_resources/sources/webhooks/other/webhook.yaml", ""),
     (plugins_without_cases, "cdp_assets/enriched_events/enrichments/other/__init__.py", ""),
     (plugins_without_cases, "cdp_assets/attribution/models/other.py", ""),
     (python_under_dbt, "dbt/models/x.py", ""),

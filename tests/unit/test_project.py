@@ -50,7 +50,7 @@ def test_everything_declared_is_there_under_its_name(config: Path) -> None:
     assert [each.type for each in project.identity.identifiers] == ["user_id", "email", "phone", "anonymous_id"]
     assert [each.trait for each in project.traits] == ["email", "last_order_at", "revenue_eur_365d"]
     assert [each.event for each in project.plan.events] == ["Order Completed", "Order Refunded", "Product Viewed"]
-    assert list(project.sources) == ["server", "till", "web"]
+    assert list(project.sources) == ["payments", "server", "till", "web"]
     assert project.violations["web"] == ViolationPolicy(unplanned_event="block")
     assert project.violations["server"] == ViolationPolicy()
     assert [each.enrichment for each in project.enrichments] == ["page_url", "user_agent"]

@@ -86,7 +86,7 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "sources/x.yaml",
         "kind: htpp\nwrite_key: {env: X_KEY}\n",
-        ["1: kind: no choice 'htpp'; there are http, files; did you mean 'http'?"],
+        ["1: kind: no choice 'htpp'; there are http, files, webhook; did you mean 'http'?"],
     ),
     ("sources/x.yaml", "write_key: {env: X_KEY}\n", ["1: the field 'kind' is missing"]),
     (
@@ -192,12 +192,31 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "tracking_plan/x.yaml",
         "event: X\ndescription: x\nsources:\n  - wab\n",
-        ["4: sources[1]: no source 'wab'; there are server, till, web; did you mean 'web'?"],
+        ["4: sources[1]: no source 'wab'; there are payments, server, till, web; did you mean 'web'?"],
     ),
     (
         "sources/x.yaml",
         "kind: http\nwrite_key:\n  env: CDP_WEB_WRITE_KEY\n",
         ["3: write_key: CDP_WEB_WRITE_KEY is the write key of config/sources/web.yaml already"],
+    ),
+    (
+        "sources/x.yaml",
+        "kind: http\nwrite_key:\n  - env: X_KEY\n  - env: CDP_WEB_WRITE_KEY\n  - env: X_KEY\n",
+        [
+            "4: write_key: CDP_WEB_WRITE_KEY is the write key of config/sources/web.yaml already",
+            "5: write_key: X_KEY is named twice",
+        ],
+    ),
+    ("sources/x.yaml", "kind: http\nwrite_key: []\n", ["1: write_key: at least one is needed, such as {env: CDP_WEB_WRITE_KEY}"]),
+    (
+        "sources/x.yaml",
+        "kind: webhook\nvendor: strip\nsecrets: [{env: X}]\n",
+        ["2: vendor: no vendor 'strip'; there are generic, hubspot, intercom, shopify, stripe, typeform; did you mean 'stripe'?"],
+    ),
+    (
+        "sources/x.yaml",
+        "kind: webhook\nvendor: stripe\nsecrets: [{env: X}]\nrules:\n  - event: E\n    fields: {userId: data.id}\n",
+        ["6: rules[1].fields.userId: paths begin with body, item, headers; not with 'data'"],
     ),
     (
         "destinations/x.yaml",
@@ -343,10 +362,15 @@ def test_files_that_editors_leave_behind_are_not_declarations(config: Path) -> N
     assert mistakes(config) == []
 
 
+def test_validate_says_which_keys_a_source_accepts(config: Path) -> None:
+    (config / "sources" / "x.yaml").write_text("kind: http\nwrite_key: [{env: X_NEW}, {env: X_OLD}]\n")
+    assert validate_config(config)[1][0] == "source 'x' accepts 2 write keys: X_NEW, X_OLD"
+
+
 def test_validate_counts_what_is_valid_and_what_is_not(config: Path) -> None:
     code, lines = validate_config(config)
     assert code == 0
-    assert lines[-1].endswith("2 segments, 3 sources, 2 enrichments, 2 purposes, 3 attribution models, 1 destination, 1 sync")
+    assert lines[-1].endswith("2 segments, 4 sources, 2 enrichments, 2 purposes, 3 attribution models, 1 destination, 1 sync")
     (config / "traits/email.yaml").write_text("kind: x\n")
     code, lines = validate_config(config)
     assert code == 1
