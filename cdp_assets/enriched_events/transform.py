@@ -14,12 +14,12 @@ import polars as pl
 import xxhash
 
 from cdp_assets.enriched_events.enrichments import COLUMN, Enrichment
-from cdp_assets.enriched_events.plan import judge
+from cdp_assets.enriched_events.plan import COLUMNS, judge
 from cdp_assets.enriched_events.schema import QUARANTINED_COLUMNS, RAW_COLUMNS
 from cdp_assets.enriched_events.spec import EnrichmentSpec, TrackingPlan, ViolationPolicy, with_consent
 from cdp_resources import json_paths
 
-RULES = 1
+RULES = 2
 """Version of the code of this layer outside the enrichments' folders: raised when it gives other rows."""
 
 
@@ -79,19 +79,16 @@ def rules_version(
 
 
 def _noted(rows: pl.DataFrame, noted: pl.DataFrame) -> list[pl.Series]:
-    """`properties` and `traits` without the omitted fields, and `violations`."""
+    """`properties`, `traits` and `context` without the omitted fields, and `violations`."""
     violations = pl.repeat(None, rows.height, dtype=pl.String, eager=True).alias("violations")
     if noted.is_empty():
         return [violations]
     changed = [violations.scatter(noted.get_column("row"), noted.get_column("violations"))]
-    patches = noted.filter(pl.col("patch").is_not_null())
-    at = patches.get_column("row")
-    is_traits = rows.get_column("type").gather(at).is_in(["identify", "group"])
-    for column, mine in (("properties", ~is_traits), ("traits", is_traits)):
-        where = at.filter(mine)
-        if where.len():
-            values = rows.get_column(column)
-            texts = pl.DataFrame({"text": values.gather(where), "patch": patches.get_column("patch").filter(mine)})
+    for column in COLUMNS:
+        patches = noted.select("row", patch=f"patch.{column}").drop_nulls()
+        if patches.height:
+            values, where = rows.get_column(column), patches.get_column("row")
+            texts = patches.select("patch", text=values.gather(where))
             changed.append(values.scatter(where, json_paths.merge_patch(texts, "text", "patch")))
     return changed
 
