@@ -51,6 +51,8 @@ class Verdict:
     JSON merge patches that remove the omitted fields (null where none are). Sorted by row."""
     counts: pl.DataFrame
     """batch_seq, event, source, kind, action, violation_count. `event` is null for unplanned events: their names are not ours."""
+    violating: pl.Series
+    """The rows with a violation, each once; an Additional-Properties that is allowed is none here."""
     planned: pl.Series
     """For each event of the batch the number in the plan of what it was judged by; null for an unplanned one."""
 
@@ -193,6 +195,8 @@ def _verdict(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy], batch
         violations=pl.concat_str(pl.lit("["), pl.col("note").str.join(","), pl.lit("]")),
         omitted=pl.col("omits").filter(pl.col("action") == "omit"),
     )
+    is_minor = (pl.col("check") == "additional") & (pl.col("action") == "allow")
+    violating = acted.filter(~is_minor).get_column("row").unique()
     acted = acted.with_columns(batch_seq=batches.gather(acted.get_column("row")))
     counts = acted.group_by("batch_seq", "event", "source", kind=_kind(), action="action")
     patches = [f"patch.{column}" for column in COLUMNS]
@@ -200,6 +204,7 @@ def _verdict(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy], batch
         blocked.select("row", violation=_kind(), field="field"),
         noted.join(_patches(noted), on="omitted", how="left", maintain_order="left").select("row", "violations", *patches),
         counts.agg(violation_count=pl.len()).sort("batch_seq", "event", "source", "kind", "action", nulls_last=True),
+        violating,
         planned,
     )
 

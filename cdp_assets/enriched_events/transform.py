@@ -14,8 +14,8 @@ import polars as pl
 import xxhash
 
 from cdp_assets.enriched_events.enrichments import COLUMN, Enrichment
-from cdp_assets.enriched_events.plan import COLUMNS, judge
-from cdp_assets.enriched_events.schema import QUARANTINED_COLUMNS, RAW_COLUMNS
+from cdp_assets.enriched_events.plan import COLUMNS, Verdict, judge
+from cdp_assets.enriched_events.schema import EVENT_COUNTS, QUARANTINED_COLUMNS, RAW_COLUMNS
 from cdp_assets.enriched_events.spec import EnrichmentSpec, TrackingPlan, ViolationPolicy, with_consent
 from cdp_resources import json_paths
 
@@ -37,6 +37,8 @@ class EnrichedBatch:
     """The events that the plan blocks, with the payload."""
     violations: pl.DataFrame
     """batch_seq, event, source, kind, action, violation_count; safe to show."""
+    counts: pl.DataFrame
+    """The batch's rows of event_counts; safe to show."""
 
 
 def enrich_batch(
@@ -58,7 +60,38 @@ def enrich_batch(
     enriched = enriched.with_columns(_noted(enriched, verdict.noted))
     if quarantined.height:
         enriched = enriched.filter(~is_blocked)
-    return EnrichedBatch(enrich(enriched, with_consent(tuple(enrichments), consent or {})), quarantined, verdict.counts)
+    enriched = enrich(enriched, with_consent(tuple(enrichments), consent or {}))
+    return EnrichedBatch(enriched, quarantined, verdict.counts, _counts(raw, plan, verdict))
+
+
+def _counts(raw: pl.DataFrame, plan: TrackingPlan, verdict: Verdict) -> pl.DataFrame:
+    """How many events of each source and planned event there are; of unplanned ones the name is not told."""
+    specs = pl.DataFrame(
+        [(number, each.event, each.version) for number, each in enumerate(plan.events)],
+        {"spec": pl.UInt32, "event": pl.String, "event_version": pl.Int64},
+        orient="row",
+    )
+    by = ["batch_seq", "source", "type", "spec"]
+    row = pl.int_range(pl.len(), dtype=pl.UInt32)
+    return (
+        raw.select(*by[:3], "received_at")
+        .with_columns(
+            verdict.planned.alias("spec"),
+            is_violating=row.is_in(verdict.violating.implode()),
+            is_quarantined=row.is_in(verdict.blocked.get_column("row").implode()),
+        )
+        .group_by(by)
+        .agg(
+            hour=pl.col("received_at").min().dt.truncate("1h"),
+            event_count=pl.len().cast(pl.Int64),
+            violating_count=pl.col("is_violating").sum().cast(pl.Int64),
+            quarantined_count=pl.col("is_quarantined").sum().cast(pl.Int64),
+        )
+        .join(specs, on="spec", how="left")
+        .with_columns(is_unplanned=pl.col("spec").is_null() & pl.col("type").is_in({each.type for each in plan.events}))
+        .select(list(EVENT_COUNTS.columns))
+        .sort("batch_seq", "source", "type", "event", "event_version", nulls_last=True)
+    )
 
 
 def rules_version(
