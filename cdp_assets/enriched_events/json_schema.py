@@ -40,12 +40,17 @@ class Broken:
 
 def check(schema: Schema) -> None:
     """Raises ValueError when it is no JSON Schema, or refers to what is not in it."""
-    _compiled(_text(schema))
+    compiled(schema)
+
+
+def compiled(schema: Schema) -> jsonschema_rs.Validator:
+    """The schema as the plan judges by it: the draft that `$schema` names, formats asserted, nothing fetched. Raises as `check`."""
+    return _compiled(_text(schema))
 
 
 def broken(schema: Schema, text: str | None) -> tuple[Broken, ...]:
     """What the JSON text breaks, each once, in the schema's order. A text that is no object is judged as an empty one."""
-    validator = _compiled(_text(schema))
+    validator = compiled(schema)
     try:
         value = _object(text)
         if validator.is_valid(value):
