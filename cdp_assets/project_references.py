@@ -301,7 +301,9 @@ def _same_calls(loaded: Loaded) -> Iterator[Mistake]:
         first = seen.setdefault((spec.type, spec.matched_name, spec.version), declared)
         if first is not declared:
             path = ("event",) if spec.type == "track" else ("name",) if spec.name else ("type",)
-            yield declared.mistake(path, f"describes the same {spec.type} calls as {first.file}; versions of an event differ in `version`")
+            yield declared.mistake(
+                path, f"describes the same {spec.type} calls as {first.file}; versions of an event differ in `version`"
+            )
 
 
 def _enrichments_out_of_order(loaded: Loaded) -> Iterator[Mistake]:

@@ -103,8 +103,7 @@ def show(limit: int, show_values: bool, as_json: bool, **wanted: Any) -> None:
 @quarantine.command(name="replay")
 @_filters
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.pass_context
-def replay_(context: click.Context, as_json: bool, **wanted: Any) -> None:
+def replay_(as_json: bool, **wanted: Any) -> None:
     """Judge quarantined events again by the present tracking plan and policies.
 
     The batches that hold them are enriched again, whole: what the plan allows now moves to enriched_events with its ids, what it
@@ -124,7 +123,7 @@ def replay_(context: click.Context, as_json: bool, **wanted: Any) -> None:
         )
         if done.entered or done.newly_quarantined:
             click.echo("`cdp run` brings the tables after it up to this")
-    context.exit(1 if done.left else 0)
+    click.get_current_context().exit(1 if done.left else 0)
 
 
 def _print(found: pl.DataFrame, as_json: bool, title: str) -> None:

@@ -1,7 +1,5 @@
 """The job that replays quarantined events, launched by a person from Dagster's UI; what a replay is, is computed elsewhere."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from cdp_assets.assets import Declared, safely_told

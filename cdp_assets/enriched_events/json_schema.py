@@ -60,7 +60,8 @@ def broken(schema: Schema, text: str | None) -> tuple[Broken, ...]:
         return (Broken("schema", (), is_required=False),)
     missing = {path for check, path in found if check == "required"}
     return tuple(
-        Broken(check, path, is_required=check != "required" and _is_needed(validator, value, path, missing)) for check, path in found
+        Broken(check, path, is_required=check != "required" and _is_needed(validator, value, path, missing))
+        for check, path in found
     )
 
 

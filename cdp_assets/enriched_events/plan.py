@@ -108,7 +108,9 @@ def _versions(plan: TrackingPlan) -> dict[tuple[str, str | None], dict[int, int]
     return found
 
 
-def _of_their_version(raw: pl.DataFrame, spec: pl.Series, versions: Mapping[tuple[str, str | None], Mapping[int, int]]) -> pl.Series:
+def _of_their_version(
+    raw: pl.DataFrame, spec: pl.Series, versions: Mapping[tuple[str, str | None], Mapping[int, int]]
+) -> pl.Series:
     """`spec` with the versions that the events name, where there are several."""
     newer = [
         (next(iter(numbers.values())), str(version), number)
@@ -184,7 +186,9 @@ def _told(raw: pl.DataFrame, keyed: pl.DataFrame, plan: TrackingPlan) -> pl.Data
 def _verdict(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy], batches: pl.Series, planned: pl.Series) -> Verdict:
     acted = (
         found.sort("row", "order", "field", "check")
-        .unique(["row", "field", "check"], keep="first", maintain_order=True)  # an event's own rule and a common one may say the same
+        .unique(
+            ["row", "field", "check"], keep="first", maintain_order=True
+        )  # an event's own rule and a common one may say the same
         .join(_actions(found, policies), on=["source", "check", "is_required", "can_omit"], how="left", maintain_order="left")
     )
     blocked = acted.filter(pl.col("action") == "block").unique("row", keep="first", maintain_order=True)
@@ -222,7 +226,8 @@ def _actions(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy]) -> pl
         for is_required in (False, True)
         for can_omit in (False, True)
     ]
-    columns = {"source": pl.String, "check": CHECK, "is_required": pl.Boolean, "can_omit": pl.Boolean, "action": pl.String}
+    flags = dict.fromkeys(("is_required", "can_omit"), pl.Boolean())
+    columns: dict[str, pl.DataType] = {"source": pl.String(), "check": CHECK, **flags, "action": pl.String()}
     return pl.DataFrame(rows, columns, orient="row")
 
 
@@ -257,7 +262,11 @@ def _patches(noted: pl.DataFrame) -> pl.DataFrame:
     different = noted.select("omitted").unique()
     patches = [_patch(each) for each in different.get_column("omitted")]
     return different.with_columns(
-        pl.Series(f"patch.{column}", [json.dumps(each[column], ensure_ascii=False) if column in each else None for each in patches], pl.String)
+        pl.Series(
+            f"patch.{column}",
+            [json.dumps(each[column], ensure_ascii=False) if column in each else None for each in patches],
+            pl.String,
+        )
         for column in COLUMNS
     )
 

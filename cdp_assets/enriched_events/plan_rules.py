@@ -44,7 +44,7 @@ _RFC3339 = (
 class Scope:
     """Where the objects that are judged lie in their events."""
 
-    field: str
+    name: str
     """As violations name it: `properties`, `properties.address`, `properties.products[]`."""
     path: tuple[str, ...]
     """Keys from the event to the object, or to the list that it is in."""
@@ -55,12 +55,12 @@ class Scope:
 
     def within(self, name: str) -> Scope:
         """The objects at a property."""
-        here = f"{self.field}.{name}"
-        return replace(self, field=here, path=self.path if self.is_in_list else (*self.path, *name.split(".")))
+        here = f"{self.name}.{name}"
+        return replace(self, name=here, path=self.path if self.is_in_list else (*self.path, *name.split(".")))
 
     def elements(self, is_required: bool) -> Scope:
         """The elements of the lists that lie here."""
-        return replace(self, field=f"{self.field}[]", list_is_required=self.list_is_required if self.is_in_list else is_required)
+        return replace(self, name=f"{self.name}[]", list_is_required=self.list_is_required if self.is_in_list else is_required)
 
     @property
     def is_in_list(self) -> bool:
@@ -68,13 +68,19 @@ class Scope:
 
 
 def broken_properties(
-    rows: pl.DataFrame, properties: Mapping[str, PropertySpec], scope: Scope, *, also: Collection[str] = (), is_closed: bool = True
+    rows: pl.DataFrame,
+    properties: Mapping[str, PropertySpec],
+    scope: Scope,
+    *,
+    also: Collection[str] = (),
+    is_closed: bool = True,
 ) -> list[pl.DataFrame]:
     """What objects (row, json) break of the properties declared for them; frames like FOUND.
 
     Unless they are open, keys that neither the declaration nor `also` names are violations.
     """
-    keys = {f"p{number}": name for number, name in enumerate((*properties, *also))}  # own names: a property may be called anything
+    # Own names: a property may be called anything.
+    keys = {f"p{number}": name for number, name in enumerate((*properties, *also))}
     fields = list(zip(keys, properties.items(), strict=False))
     texts = [key for key, (_, each) in fields if each.pattern is not None or each.type == "date-time"]
     values = json_paths.extract_json(rows, "json", keys, texts=texts, key_count="keys" if is_closed else None)
@@ -113,7 +119,7 @@ def _failures(rows: pl.DataFrame, checks: pl.Series, scope: Scope, order: int, i
         return []
     hit = rows.select("row", check=checks).filter(pl.col("check").is_not_null())
     needed = is_required if scope.list_is_required is None else scope.list_is_required
-    made = violations(hit, scope.field, scope.path, order=order, check=pl.col("check"), is_required=needed)
+    made = violations(hit, scope.name, scope.path, order=order, check=pl.col("check"), is_required=needed)
     return [made.unique(["row", "check"], maintain_order=True) if scope.is_in_list else made]
 
 
@@ -214,7 +220,7 @@ def _additional(rows: pl.DataFrame, values: pl.DataFrame, keys: Mapping[str, str
     return [
         violations(
             surplus,
-            pl.lit(f"{scope.field}.") + pl.col("key"),
+            pl.lit(f"{scope.name}.") + pl.col("key"),
             scope.path,
             order=order,
             check="additional",
@@ -238,7 +244,10 @@ def broken_schema(
     ]
     if not found:
         return []
-    columns = {"json": pl.String, "field": pl.String, "check": CHECK, "path": pl.String, "is_required": pl.Boolean}
+    columns: dict[str, pl.DataType] = {
+        "json": pl.String(),
+        **{name: FOUND[name] for name in ("field", "check", "path", "is_required")},
+    }
     each_text = pl.DataFrame(found, columns, orient="row").unique(maintain_order=True)
     hit = rows.join(each_text, on="json", how="inner", nulls_equal=True)
     blank = hit.with_columns(order=pl.lit(order, pl.UInt32), key=pl.lit(None, pl.String))
@@ -249,4 +258,4 @@ def _told(each: json_schema.Broken, scope: Scope) -> tuple[str, str, str | None]
     """Field, check, path of a violation of a schema."""
     name = "".join("[]" if isinstance(step, int) else f".{step}" for step in each.path)
     keys = json_schema.outside_lists(each.path)
-    return f"{scope.field}{name}", each.check, json.dumps((*scope.path, *keys)) if keys else None
+    return f"{scope.name}{name}", each.check, json.dumps((*scope.path, *keys)) if keys else None

@@ -21,7 +21,15 @@ GROUPS = ("event", "source", "violation", "field", "hour")
 """What quarantined events can be counted by."""
 
 _PLACE = ["batch_seq", "offset"]
-_KINDS = {"NoneType": "null", "bool": "boolean", "int": "number", "float": "number", "str": "string", "list": "list", "dict": "object"}
+_KINDS = {
+    "NoneType": "null",
+    "bool": "boolean",
+    "int": "number",
+    "float": "number",
+    "str": "string",
+    "list": "list",
+    "dict": "object",
+}
 
 
 @dataclass(frozen=True)

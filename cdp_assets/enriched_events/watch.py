@@ -95,6 +95,6 @@ def unplanned_rise(counts: pl.DataFrame) -> Rise:
 
 
 def _share(counts: pl.DataFrame) -> float | None:
-    events = counts.get_column("event_count").sum()
-    unplanned = counts.filter("is_unplanned").get_column("event_count").sum()
+    events = int(counts.get_column("event_count").sum())
+    unplanned = int(counts.filter("is_unplanned").get_column("event_count").sum())
     return unplanned / events if events else None

@@ -42,7 +42,9 @@ def failures(draft: str, files: list[Path]) -> Iterator[tuple[Path, dict[str, An
                 reason = "refused" if "Retrieval is disabled" in str(error) or "meta-schema" in str(error) else "not compiled"
                 yield from ((file, group, case, reason) for case in group["tests"])
                 continue
-            yield from ((file, group, case, "wrong") for case in group["tests"] if validator.is_valid(case["data"]) != case["valid"])
+            yield from (
+                (file, group, case, "wrong") for case in group["tests"] if validator.is_valid(case["data"]) != case["valid"]
+            )
 
 
 def _passes(draft: str, schema: Any, case: dict[str, Any], remotes: Path) -> bool:
@@ -67,7 +69,9 @@ def _part(draft: str, name: str, files: list[Path], remotes: Path) -> Part:
     formats = sum(file.name in ("format.json", "format-annotation.json") for file, *_, reason in failed if reason == "wrong")
     others = len(failed) - len(refused) - formats
     notes = [
-        f"{len(refused)} refer to documents that would have to be fetched, of which {fine} pass when handed them" if refused else "",
+        f"{len(refused)} refer to documents that would have to be fetched, of which {fine} pass when handed them"
+        if refused
+        else "",
         f"{formats} want formats left unchecked" if formats else "",
         f"{others} others" if others else "",
     ]

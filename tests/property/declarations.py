@@ -45,7 +45,12 @@ def tracking_plan(random: Random) -> TrackingPlan:
     """A plan of some of the events: versions, nested rules, common ones, a schema. Sometimes none."""
     if random.random() < 0.3:
         return TrackingPlan()
-    events = [_event(random, name, version) for name in EVENTS if random.random() < 0.8 for version in random.choice([(1,), (2, 1), (1, 9)])]
+    events = [
+        _event(random, name, version)
+        for name in EVENTS
+        if random.random() < 0.8
+        for version in random.choice([(1,), (2, 1), (1, 9)])
+    ]
     if random.random() < 0.5:
         properties: Given = {"email": {"type": "string"}, "age": {"type": random.choice(["integer", "number", "any"])}}
         properties["address"] = {"type": "object", "properties": {"city": {"type": "string", "required": random.random() < 0.5}}}
@@ -58,7 +63,9 @@ def tracking_plan(random: Random) -> TrackingPlan:
     if random.random() < 0.4:
         common.append({"types": ["track"], "properties": {"currency": {"type": "string", "pattern": "^[A-Z]{3}$"}}})
     if random.random() < 0.4:
-        common.append({"sources": ["web"], "context": {"page.referrer": {"type": "string", "enum": ["", "https://www.google.com/"]}}})
+        common.append(
+            {"sources": ["web"], "context": {"page.referrer": {"type": "string", "enum": ["", "https://www.google.com/"]}}}
+        )
     return TrackingPlan.model_validate({"events": events, "common": common})
 
 
@@ -78,7 +85,9 @@ def _event(random: Random, name: str, version: int) -> Given:
     event: Given = {"event": name, "version": version, "description": "x", "properties": chosen}
     if random.random() < 0.25:
         schema: Given = {"properties": {"price": {"minimum": 0}, "total": {"type": ["number", "string"]}}}
-        event["schema"] = schema | random.choice([{}, {"minProperties": 3}, {"required": ["sku"]}, {"required": ["total", "price"]}])
+        event["schema"] = schema | random.choice(
+            [{}, {"minProperties": 3}, {"required": ["sku"]}, {"required": ["total", "price"]}]
+        )
     if random.random() < 0.2:
         event["sources"] = random.choice([["web"], ["web", "server"]])
     return event

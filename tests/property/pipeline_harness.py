@@ -99,7 +99,9 @@ class World:
             "raw_events": frames["raw_events"],
             "rejected_events": frames["rejected_events"],
             "import_batches": frames["import_batches"],
-            "enriched_events": frames["enriched_events"].select("batch_seq", "offset", "violations", "properties", "traits", "context"),
+            "enriched_events": frames["enriched_events"].select(
+                "batch_seq", "offset", "violations", "properties", "traits", "context"
+            ),
             "quarantined_events": frames["quarantined_events"].drop("batch_id", "payload", "received_date"),
             "event_counts": frames["event_counts"].drop("hour"),
             "identity_map": identity.join(named, on="identifier_id", how="left"),

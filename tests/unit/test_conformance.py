@@ -23,7 +23,11 @@ def suite() -> Path:
 @pytest.mark.parametrize("draft", DRAFTS)
 def test_what_does_not_pass_would_have_to_be_fetched_or_wants_formats_unchecked(draft: str, suite: Path) -> None:
     failed = list(failures(draft, sorted((suite / draft).rglob("*.json"))))
-    wrong = {(file.name, case["description"].endswith("is only an annotation by default")) for file, _, case, why in failed if why != "refused"}
+    wrong = {
+        (file.name, case["description"].endswith("is only an annotation by default"))
+        for file, _, case, why in failed
+        if why != "refused"
+    }
     assert wrong <= {("format.json", True)}
     assert sum(reason == "refused" for *_, reason in failed) <= 60
 

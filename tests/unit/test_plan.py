@@ -12,7 +12,14 @@ from pydantic import ValidationError
 from cdp_assets.enriched_events.plan import judge
 from cdp_assets.enriched_events.spec import EventSpec, PropertySpec, TrackingPlan, ViolationPolicy
 
-SCHEMA = {"source": pl.String, "type": pl.String, "event": pl.String, "properties": pl.String, "traits": pl.String, "context": pl.String}
+SCHEMA = {
+    "source": pl.String,
+    "type": pl.String,
+    "event": pl.String,
+    "properties": pl.String,
+    "traits": pl.String,
+    "context": pl.String,
+}
 
 
 def _events(*events: dict[str, Any]) -> pl.DataFrame:

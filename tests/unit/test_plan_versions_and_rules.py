@@ -15,7 +15,7 @@ from cdp_assets.enriched_events.spec import CommonRule, EventSpec, PropertySpec,
 from cdp_assets.enriched_events.transform import enrich_batch
 from cdp_assets.project import Project, ProjectError
 from tests.unit.test_plan import _events
-from tests.unit.test_project import config as config  # noqa: PLC0414 - a fixture
+from tests.unit.test_project import config as config
 
 NUMBER, TEXT = {"type": "number"}, {"type": "string"}
 
@@ -119,7 +119,10 @@ NESTED = _plan(
             "address": {"type": "object", "properties": {"city": TEXT | {"required": True}, "geo.lat": NUMBER}},
             "products": {
                 "type": "array",
-                "items": {"type": "object", "properties": {"sku": TEXT | {"required": True}, "tags": {"type": "array", "items": TEXT}}},
+                "items": {
+                    "type": "object",
+                    "properties": {"sku": TEXT | {"required": True}, "tags": {"type": "array", "items": TEXT}},
+                },
             },
         }
     }
@@ -164,7 +167,9 @@ def test_a_list_that_events_must_have_is_not_omitted_where_events_without_it_are
 
 
 def test_a_null_in_a_list_is_missing() -> None:
-    plan = _plan({"properties": {"a": {"type": "array", "items": TEXT}, "b": {"type": "array", "items": TEXT | {"required": True}}}})
+    plan = _plan(
+        {"properties": {"a": {"type": "array", "items": TEXT}, "b": {"type": "array", "items": TEXT | {"required": True}}}}
+    )
     assert _noted({"properties": {"a": [None], "b": ["x", None]}}, plan, required_missing="allow") == [
         ("Required-Missing", "properties.b[]", "required", "allow")
     ]
@@ -261,7 +266,9 @@ def test_nested_properties_that_cannot_be_meant_are_refused(spec: dict[str, Any]
 def test_common_rules_are_read_beside_the_events_and_their_mistakes_have_lines(config: Path) -> None:
     file = config / "tracking_plan" / "_common.yaml"
     file.write_text("- types: [track]\n  context:\n    app.version: {type: string}\n", encoding="utf-8")
-    assert Project.load(config).plan.common == (CommonRule(types=("track",), context={"app.version": PropertySpec(type="string")}),)
+    assert Project.load(config).plan.common == (
+        CommonRule(types=("track",), context={"app.version": PropertySpec(type="string")}),
+    )
     file.write_text("- types: [track]\n  sources: [nowhere]\n- types: [trick]\n", encoding="utf-8")
     with pytest.raises(ProjectError, match=r"tracking_plan/_common.yaml:3: \[2\].types\[1\]: no choice 'trick'"):
         Project.load(config)

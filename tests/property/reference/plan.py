@@ -19,7 +19,12 @@ from cdp_assets.enriched_events.spec import EventSpec, PropertySpec, TrackingPla
 from tests.property.reference.history import Declarations
 from tests.property.reference.values import Number, Row, compact
 
-KINDS = {"required": "Required-Missing", "type": "Datatype-Mismatch", "additional": "Additional-Properties", "unplanned": "Unplanned-Event"}
+KINDS = {
+    "required": "Required-Missing",
+    "type": "Datatype-Mismatch",
+    "additional": "Additional-Properties",
+    "unplanned": "Unplanned-Event",
+}
 _ACTIONS = {
     "required": "required_missing",
     "type": "datatype_mismatch",
@@ -132,7 +137,9 @@ def _planned(row: Row, plan: TrackingPlan) -> EventSpec | None:
 def _of_object(value: Row, properties: Mapping[str, PropertySpec], place: Place, also: set[str] | None) -> Iterator[Violation]:
     """`also`: other names that are planned; None where what is not named is no violation."""
     for name, spec in properties.items():
-        here = Place(f"{place.field}.{name}", place.path if _in_list(place) else (*place.path, *name.split(".")), place.list_is_required)
+        here = Place(
+            f"{place.field}.{name}", place.path if _in_list(place) else (*place.path, *name.split(".")), place.list_is_required
+        )
         inner: Any = value
         for key in name.split("."):
             inner = inner.get(key) if isinstance(inner, dict) else None
@@ -207,12 +214,18 @@ def _of_schema(value: Row, rules: Any, place: Place) -> list[Violation]:
     for error in validator.iter_errors(plain):
         (key,) = error.absolute_path or (None,)
         if error.validator == "required":
-            found += [Violation("required", f"{place.field}.{name}", (*place.path, name)) for name in error.validator_value if name not in plain]
+            found += [
+                Violation("required", f"{place.field}.{name}", (*place.path, name))
+                for name in error.validator_value
+                if name not in plain
+            ]
         else:
             field = place.field if key is None else f"{place.field}.{key}"
             needed = key in rules.json_schema.get("required", ()) or (key in rules.properties and rules.properties[key].required)
             found.append(Violation(error.validator, field, None if key is None else (*place.path, key), needed))
-    return sorted(set(found), key=lambda each: (each.field.encode(), ("required", "type", "minProperties", "minimum").index(each.check)))
+    return sorted(
+        set(found), key=lambda each: (each.field.encode(), ("required", "type", "minProperties", "minimum").index(each.check))
+    )
 
 
 def _plain(value: Any) -> Any:
