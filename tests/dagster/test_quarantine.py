@@ -54,7 +54,7 @@ def test_the_job_replays_what_the_mended_plan_allows_and_the_rest_of_the_graph_h
     installation.receive(300, 1)
     assert installation.run().is_done
     quarantined = installation.rows(QUARANTINED_EVENTS.layer, QUARANTINED_EVENTS.name)
-    viewed = quarantined.filter(event=VIEWED)
+    viewed = quarantined.filter(event=VIEWED, field="properties.shelf")
     assert viewed.height > 20
     installation.project = sound
     config = {"ops": {REPLAY: {"config": {"event": VIEWED, "field": "properties.shelf"}}}}
