@@ -70,7 +70,8 @@ def _section(kind: Kind, schema: Schema) -> str:
 
 def _examples(kind: Kind) -> list[Path]:
     place = EXAMPLES / kind.place
-    return sorted(place.glob("*.yaml")) if kind.is_folder else [place]
+    others = {EXAMPLES / each.place for each in KINDS if not each.is_folder}
+    return sorted({*place.glob("*.yaml")} - others) if kind.is_folder else [place]
 
 
 def _anchor(kind: Kind, name: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cdp_assets.enriched_events.enrichments import find_enrichments
-from cdp_assets.enriched_events.spec import EventSpec, ViolationPolicy
+from cdp_assets.enriched_events.spec import CommonRule, EventSpec, ViolationPolicy
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
 
@@ -24,10 +24,13 @@ def _blocks(guide: str, language: str) -> list[str]:
 
 
 def test_the_event_of_the_guide_is_a_valid_event_and_the_policy_is_the_default() -> None:
-    event, policy = map(yaml.safe_load, _blocks("add-an-event.md", "yaml"))
+    event, nested, common, with_schema, policy = map(yaml.safe_load, _blocks("add-an-event.md", "yaml"))
     assert EventSpec.model_validate(event).properties["coupon"].required
+    assert EventSpec.model_validate(event | {"properties": nested}).properties["products"].items is not None
+    assert [CommonRule.model_validate(each).types for each in common] == [("track", "page")]
+    assert EventSpec.model_validate(with_schema).json_schema is not None
     assert ViolationPolicy.model_validate(policy["violations"]) == ViolationPolicy()
-    assert set(policy["violations"]) == set(ViolationPolicy.model_fields)
+    assert set(policy["violations"]) == set(ViolationPolicy.model_fields) - {"alert_above"}
 
 
 def test_the_enrichment_of_the_guide_passes_its_own_case(monkeypatch: pytest.MonkeyPatch) -> None:
