@@ -26,6 +26,7 @@ from sensors.activation import segments_changed
 from sensors.failures import run_failures
 from sensors.jobs import ACTIVATE_JOB, REFRESH_JOB, UPDATE_JOB
 from sensors.new_events import new_events
+from sensors.replay import replay_quarantine
 from sensors.schedules import daily_refresh
 
 PROGRESS = "cdp.run"
@@ -58,7 +59,7 @@ def build(declared: Declared) -> dg.Definitions:
     )
     return dg.Definitions(
         assets=[declarations(declared.mistakes), *(each for layer in _LAYERS for each in layer(declared)), erasures],
-        jobs=[UPDATE_JOB, REFRESH_JOB, ACTIVATE_JOB],
+        jobs=[UPDATE_JOB, REFRESH_JOB, ACTIVATE_JOB, replay_quarantine(declared)],
         sensors=[new_events(declared), segments_changed(declared), run_failures()],
         schedules=[daily_refresh()],
         resources={"cdp": CdpResource()},

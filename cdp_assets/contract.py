@@ -89,6 +89,22 @@ def _received_views(project: Project) -> Iterable[View]:
             "violation_count": "Violations",
         },
     )
+    yield projection(
+        enriched.EVENT_COUNTS,
+        "How many events came, by batch, source and planned event; when an event was last seen, and how many break the plan.",
+        {
+            "batch_seq": "Number of the batch",
+            "hour": "Hour of receipt, UTC",
+            "source": "Declared source",
+            "type": "Kind of call",
+            "event": "Name of the event in the plan; null for an event that is not in it",
+            "event_version": "Version of the event that it was judged by",
+            "is_unplanned": "Whether the plan has events of this type and not this one",
+            "event_count": "Events received, without duplicates",
+            "violating_count": "Of these with a violation; an Additional-Properties that is allowed does not count",
+            "quarantined_count": "Of these in quarantine",
+        },
+    )
 
 
 def _event_order(columns: Iterable[str]) -> Sequence[str]:

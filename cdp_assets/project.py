@@ -18,6 +18,7 @@ from cdp_assets.attribution.spec import AttributionSpec
 from cdp_assets.consent.spec import ConsentSpec, PurposeSpec
 from cdp_assets.destination_syncs.spec import DestinationSpec, SyncSpec
 from cdp_assets.enriched_events.spec import (
+    CommonRule,
     EnrichmentSpec,
     EventSpec,
     PropertySpec,
@@ -43,7 +44,12 @@ _DOCUMENTATION: Mapping[type[BaseModel], frozenset[str]] = {
     SegmentSpec: frozenset({"description"}),
     PurposeSpec: frozenset({"description"}),
     PropertySpec: frozenset({"description"}),
-    EventSpec: frozenset({"description", "goal", "metrics", "owner", "priority", "triggers", "captured", "warehoused"}),
+    CommonRule: frozenset({"description"}),
+    ViolationPolicy: frozenset({"alert_above"}),
+    EventSpec: frozenset(
+        {"description", "goal", "metrics", "owner", "priority", "triggers", "captured", "warehoused"}
+        | {"expected_within", "alert_above"}
+    ),
 }
 """Fields that no table depends on; changing them is no change of rules."""
 
@@ -190,7 +196,7 @@ def _project(loaded: Loaded) -> Project:
         identity=one("identity"),
         settings=one("settings") or SettingsSpec(),
         consent=consent,
-        plan=TrackingPlan(events=several("event")),
+        plan=TrackingPlan(events=several("event"), common=one("common") or ()),
         traits=several("trait"),
         segments=_in_order({each.name: each for each in loaded.of("segment")}),
         sources=Named({each.name: each.spec for each in loaded.of("source")}),

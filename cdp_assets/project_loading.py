@@ -20,7 +20,7 @@ from cdp_assets.consent.spec import ConsentSpec
 from cdp_assets.declaration_errors import Found, found_in, no_such
 from cdp_assets.destination_syncs.spec import DestinationSpec, SyncSpec
 from cdp_assets.enriched_events.enrichments import find_enrichments
-from cdp_assets.enriched_events.spec import EnrichmentSpec, EventSpec, ViolationPolicy
+from cdp_assets.enriched_events.spec import CommonRule, EnrichmentSpec, EventSpec, ViolationPolicy
 from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.profiles.spec import TraitSpec
 from cdp_assets.raw_events.spec import Source
@@ -112,6 +112,7 @@ def _destination_settings(value: Any) -> Inner:
 KINDS: tuple[Kind, ...] = (
     Kind("settings", "settings.yaml", SettingsSpec),
     Kind("event", "tracking_plan", EventSpec, has_plain_stem=False),
+    Kind("common", "tracking_plan/_common.yaml", tuple[CommonRule, ...]),
     Kind("identity", "identity.yaml", IdentitySpec),
     Kind("trait", "traits", TraitSpec, name_field="trait"),
     Kind("segment", "segments", SegmentSpec, name_field="segment"),
@@ -197,6 +198,7 @@ def _not_read(entry: Path, by_place: Mapping[str, Kind]) -> str:
 
 
 def _read_folder(kind: Kind, folder: Path, shown_as: str, loaded: Loaded) -> None:
+    inside = {each.place: each for each in KINDS if not each.is_folder}
     for entry in sorted(folder.iterdir()):
         if _is_ignored(entry):
             continue
@@ -206,7 +208,7 @@ def _read_folder(kind: Kind, folder: Path, shown_as: str, loaded: Loaded) -> Non
         elif entry.suffix != ".yaml":
             loaded.mistakes.append(Mistake(file, 0, "is not read; the name of a declaration's file ends in .yaml"))
         else:
-            _read_file(kind, entry, file, loaded)
+            _read_file(inside.get(f"{kind.place}/{entry.name}", kind), entry, file, loaded)
 
 
 def _read_file(kind: Kind, path: Path, file: str, loaded: Loaded) -> None:

@@ -45,6 +45,9 @@ def references(declared: Declared) -> Iterator[Reference]:
     spec = declared.spec
     if isinstance(spec, EventSpec):
         yield from (Reference("source", name, ("sources", place)) for place, name in enumerate(spec.sources))
+    elif declared.kind.name == "common" and spec is not None:
+        for index, rule in enumerate(spec):
+            yield from (Reference("source", name, (index, "sources", place)) for place, name in enumerate(rule.sources))
     elif isinstance(spec, TraitSpec):
         yield from _trait_references(spec)
     elif isinstance(spec, SegmentSpec):
@@ -156,11 +159,14 @@ def cross_mistakes(loaded: Loaded) -> Iterator[Mistake]:
             missing = names.missing(reference)
             if missing is not None:
                 yield declared.mistake(reference.path, f"{dotted(reference.path)}: {missing}")
-    events = {each.spec.event: each.spec for each in reversed(loaded.of("event")) if each.spec.type == "track"}
+    events: dict[str, list[EventSpec]] = {}
+    for each in loaded.of("event"):
+        if each.spec.type == "track":
+            events.setdefault(each.spec.event, []).append(each.spec)
     traits = {each.name: each.spec for each in loaded.of("trait")}
     for declared in loaded.declared:
         for path, wanted, among in property_paths(declared.spec):
-            yield from _unplanned_property(declared, path, wanted, [events[name] for name in among if name in events])
+            yield from _unplanned_property(declared, path, wanted, [event for name in among for event in events.get(name, ())])
         if isinstance(declared.spec, SegmentSpec):
             yield from _unfit_comparisons(declared, traits)
     yield from _reserved_traits(loaded)
@@ -214,10 +220,10 @@ def _unplanned_property(declared: Declared, path: Path, wanted: str, events: lis
 
 def _has_property(event: EventSpec, wanted: str) -> bool:
     """Whether the plan names the property, something inside it, or an object or list that it is inside of."""
-    return any(
+    return event.json_schema is not None or any(
         name == wanted
         or name.startswith(f"{wanted}.")
-        or (wanted.startswith(f"{name}.") and declared.type in ("object", "array"))
+        or (wanted.startswith(f"{name}.") and declared.type in ("object", "array", "any"))
         for name, declared in event.properties.items()
     )
 
@@ -289,12 +295,13 @@ def _circles(loaded: Loaded) -> Iterator[Mistake]:
 
 
 def _same_calls(loaded: Loaded) -> Iterator[Mistake]:
-    seen: dict[tuple[str, str | None], Declared] = {}
+    seen: dict[tuple[str, str | None, int], Declared] = {}
     for declared in loaded.of("event"):
-        first = seen.setdefault((declared.spec.type, declared.spec.matched_name), declared)
+        spec = declared.spec
+        first = seen.setdefault((spec.type, spec.matched_name, spec.version), declared)
         if first is not declared:
-            path = ("event",) if declared.spec.type == "track" else ("name",) if declared.spec.name else ("type",)
-            yield declared.mistake(path, f"describes the same {declared.spec.type} calls as {first.file}")
+            path = ("event",) if spec.type == "track" else ("name",) if spec.name else ("type",)
+            yield declared.mistake(path, f"describes the same {spec.type} calls as {first.file}; versions of an event differ in `version`")
 
 
 def _enrichments_out_of_order(loaded: Loaded) -> Iterator[Mistake]:

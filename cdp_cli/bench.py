@@ -24,15 +24,18 @@ from rich.console import Console
 
 from cdp_resources.clock import now
 from cdp_resources.home import REPOSITORY, Home
-from demo import load
+from demo import conformance, load
 from demo.bench import crashes, histories, layers
 from demo.bench.cost import BenchError
 from demo.bench.goals import verdicts
 from demo.bench.machine import machine
 from demo.bench.page import page, tables
 from demo.bench.steps import LAYERS
+from demo.conformance.fetched import FetchError
 
 PARTS = ("layers", "increment", "identity", "collector", "state", "crash", "histories")
+ON_REQUEST = ("conformance",)
+"""Parts that measure no speed, and need a package index: only when asked for."""
 BYTES_PER_EVENT = 2_200
 """What an event takes on disk while it is measured: inbox, floor and lake."""
 SMALL = 1_000_000
@@ -48,7 +51,7 @@ Say = Callable[[str], None]
 @click.option(
     "--only",
     multiple=True,
-    type=click.Choice([*PARTS, *LAYERS]),
+    type=click.Choice([*PARTS, *ON_REQUEST, *LAYERS]),
     help="Measure only this part or layer; may be repeated. A layer needs those before it, which run as well.",
 )
 @click.option("--edges", type=click.IntRange(min=1_000), default=10_000_000, show_default=True, help="Edges for identity.")
@@ -90,8 +93,9 @@ def bench(
     Example:
       cdp bench --only layers --events 10000000
       cdp bench --only crash --kills 20
+      cdp bench --only conformance
     """
-    wanted = set(only) & set(PARTS) or (set() if only else set(PARTS))
+    wanted = set(only) & {*PARTS, *ON_REQUEST} or (set() if only else set(PARTS))
     only_layers = [name for name in LAYERS if name in only]
     wanted |= {"layers"} if only_layers else set()
     console = Console(stderr=True)
@@ -113,7 +117,10 @@ def bench(
                 results["crash"] = crashes.crash(root / "crash", kills, seed, say, run_command())
             if "histories" in wanted:
                 results["histories"] = histories.run_histories(root, history_count, min(os.cpu_count() or 1, 4), say)
-        except (BenchError, TimeoutError) as error:
+            if "conformance" in wanted:
+                say("suites that others publish")
+                results["conformance"] = [asdict(each) for each in conformance.run_all()]
+        except (BenchError, FetchError, TimeoutError) as error:
             raise click.ClickException(str(error)) from None
     command = shlex.join(["cdp", "bench", *sys.argv[2:]]) if Path(sys.argv[0]).name in ("cdp", "main.py") else "cdp bench"
     results["runs"] = [{"command": command, "at": at, "seconds": time.monotonic() - began}]

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "run": "Bring every table up to what was received, and activate.",
     "query": "Ask the tables in SQL.",
     "profile": "Show everything known about one person.",
+    "quarantine": "See and replay what the tracking plan blocked.",
     "erase": "Remove a person from everything.",
     "validate": "Check the declarations in config/.",
     "bench": "Measure this machine: events per second, memory, bytes.",

@@ -65,6 +65,20 @@ def object_keys(frame: pl.DataFrame, column: str) -> pl.Series:
     return _project(frame, column, [("keys", "json_keys(j)")]).get_column("keys").cast(pl.List(pl.String))
 
 
+def elements(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    """The elements of each row's list, in their order: `place` (number of the row), `json` and `text` as extract_json gives them.
+
+    What is no list has no elements.
+    """
+    if frame.is_empty():
+        return pl.DataFrame(schema={"place": pl.UInt32, "json": pl.String, "text": pl.String})
+    texts = frame.select(pl.col(column).cast(pl.String).alias("j")).with_row_index("place")
+    relation = _connection().from_arrow(_Stream(texts.filter(pl.col("j").str.starts_with("["))))
+    each = relation.project("place, unnest(json_extract(j, '$[*]')) as e")
+    found = pl.DataFrame(each.project("place, nullif(e::VARCHAR, 'null') as json, e ->> '$' as text"))
+    return found.with_columns(pl.col("place").cast(pl.UInt32))
+
+
 def merge_patch(frame: pl.DataFrame, column: str, patch: str) -> pl.Series:
     """`column` with column `patch`, a JSON merge patch, applied row by row (RFC 7396): a null in the patch removes that key."""
     if frame.is_empty():

@@ -43,8 +43,9 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
         table_asset(
             LAYER,
             QUARANTINED_EVENTS.name,
-            "Events that the tracking plan blocks, with the violation and the whole message, to be replayed once the plan or "
-            "the sender is mended.",
+            "Events that the tracking plan blocks, with the violation and the whole message. Once the plan is mended, materialise "
+            "the partitions of their hours again, or run the job replay_quarantine or `cdp quarantine replay`: the events are judged "
+            "by the present plan, and those that it allows move to enriched_events with their ids.",
             view=views[QUARANTINED_EVENTS.name],
             deps=deps,
             code_version=version,

@@ -1,4 +1,4 @@
-"""The one writer of enriched_events: takes raw batches in order, and enriches an hour again when asked."""
+"""The one writer of enriched_events: takes raw batches in order, and enriches hours or batches again when asked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import polars as pl
 
 from cdp_assets import manifest
-from cdp_assets.enriched_events.schema import EVENT_VIOLATIONS, LAYER, QUARANTINED_EVENTS, enriched_table
+from cdp_assets.enriched_events.schema import (
+    EVENT_COUNTS,
+    EVENT_VIOLATIONS,
+    LAYER,
+    QUARANTINED_EVENTS,
+    REDO_FIRST,
+    REDO_LAST,
+    enriched_table,
+)
 from cdp_assets.enriched_events.transform import enrich_batch, rules_version
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS
 from cdp_assets.run import Run, chunks
@@ -19,23 +27,27 @@ CHUNK_EVENTS = 250_000
 
 @dataclass(frozen=True)
 class EnrichedReport:
-    """What a run did: events taken, batches whose rows changed when enriched again, and violations [event, source, kind, action, violation_count]."""
+    """What a run did: events taken, batches whose rows changed when enriched again, violations [event, source, kind, action, violation_count],
+    and the hours of receipt of the events taken."""
 
     events: int
     quarantined: int
     changed: int
     violations: pl.DataFrame
+    hours: pl.Series
 
 
-def update(run: Run, redo_hours: Collection[str] = ()) -> EnrichedReport:
-    """Enrich every raw batch that is not yet in the table, and the batches of `redo_hours` ("YYYYMMDDHH"; with `run.full` all of them) again.
+def update(run: Run, redo_hours: Collection[str] = (), redo_batches: Collection[int] = ()) -> EnrichedReport:
+    """Enrich every raw batch that is not yet in the table; and again the batches of `redo_hours` ("YYYYMMDDHH"; with `run.full` all of them)
+    and those whose numbers are in `redo_batches`.
 
-    Batches whose raw rows changed since are always enriched again.
+    Batches whose raw rows changed since are always enriched again, and so are those that a run was at when it died.
     """
     with run.writing(LAYER):
         raw, batches = run.lake.table(RAW_EVENTS), run.lake.table(IMPORT_BATCHES)
         tables = (
             run.lake.table(EVENT_VIOLATIONS),
+            run.lake.table(EVENT_COUNTS),
             run.lake.table(QUARANTINED_EVENTS),
             run.lake.table(enriched_table(run.project.enrichments)),
         )
@@ -46,13 +58,18 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> EnrichedReport:
         known = (
             batches.scan().group_by("batch_seq").agg(pl.col("hour").first(), pl.col("accepted").sum()).collect().sort("batch_seq")
         )
-        hours = known["hour"].dt.strftime("%Y%m%d%H")
-        again = known.filter((pl.col("batch_seq") <= cursor) & (everything | hours.is_in(list(redo_hours))))
+        named = known["hour"].dt.strftime("%Y%m%d%H")
+        dead = known["batch_seq"].is_between(enriched.mark(REDO_FIRST), enriched.mark(REDO_LAST))
+        asked = everything | dead | named.is_in(list(redo_hours)) | known["batch_seq"].is_in(list(redo_batches))
+        again = known.filter((pl.col("batch_seq") <= cursor) & asked)
         rules = rules_version(run.project.plan, run.project.violations, run.project.enrichments)
         manifest.make_good(run, LAYER, tables, enriched, known["batch_seq"].to_list(), rules)
         pending = known.filter((pl.col("batch_seq") > cursor) & (pl.col("batch_seq") <= raw.cursor))
         events = quarantined = changed = 0
         violations: list[pl.DataFrame] = []
+        hours = pending.get_column("hour").unique().sort()
+        if again.height:
+            _mark(enriched, {REDO_FIRST: int(again["batch_seq"][0]), REDO_LAST: int(again["batch_seq"][-1])})
         for part in (again, pending):
             for seqs in chunks(part.select("batch_seq", "accepted"), CHUNK_EVENTS):
                 done = _commit(run, raw, tables, seqs, rules)
@@ -61,14 +78,20 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> EnrichedReport:
                     events, quarantined = events + done[0], quarantined + done[1]
                     violations.append(done[3])
                     run.say(f"enriched_events: {events:,} events")
-        if enriched.mark("raw_epoch", 0) != raw.epoch:
-            enriched.write(pl.DataFrame(schema=enriched.spec.schema), {"raw_epoch": raw.epoch})
+        if again.height or enriched.mark("raw_epoch", 0) != raw.epoch:
+            _mark(enriched, {"raw_epoch": raw.epoch, REDO_FIRST: -1, REDO_LAST: -1})
         for table in tables:
             table.tidy()
     schema = {name: dtype for name, dtype in EVENT_VIOLATIONS.columns.items() if name != "batch_seq"}
     counts = pl.concat(violations) if violations else pl.DataFrame(schema=schema)
     by = [name for name in schema if name != "violation_count"]
-    return EnrichedReport(events, quarantined, changed, counts.group_by(by).agg(pl.col("violation_count").sum()).sort(by))
+    return EnrichedReport(events, quarantined, changed, counts.group_by(by).agg(pl.col("violation_count").sum()).sort(by), hours)
+
+
+def _mark(table: Table, marks: dict[str, int]) -> None:
+    """Note something in the table without a row."""
+    if any(table.mark(name) != value for name, value in marks.items()):
+        table.write(pl.DataFrame(schema=table.spec.schema), marks)
 
 
 def _commit(
@@ -84,7 +107,7 @@ def _commit(
     quarantined = _with_payload(done.quarantined, raw)
     is_old = max(seqs) <= tables[-1].cursor
     changed = {}
-    frames = (counts.select(list(EVENT_VIOLATIONS.columns)), quarantined, done.enriched)
+    frames = (counts.select(list(EVENT_VIOLATIONS.columns)), done.counts, quarantined, done.enriched)
     for table, frame in zip(tables, frames, strict=True):
         changed[table.spec.name] = table.put_batches(frame, seqs) and is_old
         run.checkpoint(table.spec.name)

@@ -1,39 +1,43 @@
 """Judging a batch of events by the tracking plan: which fields break it, and what the policies do about it.
 
-Vectorised over columns, event by event; applying the verdict (quarantine, removal of fields) is in transform.py.
+Which rules an event is judged by, and in which order; how a rule is tested is in plan_rules.py, and applying the verdict (quarantine,
+removal of fields) in transform.py.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import polars as pl
 
-from cdp_assets.enriched_events.spec import EventSpec, PropertySpec, TrackingPlan, ViolationPolicy
+from cdp_assets.enriched_events.plan_rules import (
+    CHECK,
+    CHECKS,
+    FOUND,
+    Scope,
+    broken_properties,
+    broken_schema,
+    violations,
+)
+from cdp_assets.enriched_events.spec import TRAIT_TYPES, CommonRule, EventSpec, TrackingPlan, ViolationPolicy
 from cdp_resources import json_paths
 
-CHECKS = ("required", "type", "enum", "pattern", "additional", "unplanned")
-"""What is checked, by name; a field fails at most one of the first four, the first in this order."""
+COLUMNS = ("properties", "traits", "context")
+"""The columns whose fields the plan describes."""
 
 KIND = {
     "required": "Required-Missing",
     "type": "Datatype-Mismatch",
-    "enum": "Rule",
-    "pattern": "Rule",
     "additional": "Additional-Properties",
     "unplanned": "Unplanned-Event",
 }
-"""Check -> kind of violation, in the words of Segment and RudderStack."""
+"""Check -> kind of violation, in the words of Segment and RudderStack; every other check is a Rule."""
 
-_RFC3339 = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?"
-    r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
-)
-
-_CHECK = pl.Enum(CHECKS)
+_COMMON = 1_000_000
+"""Order of the first common rule: they come after the event's own."""
 
 
 @dataclass(frozen=True)
@@ -43,32 +47,44 @@ class Verdict:
     blocked: pl.DataFrame
     """row, violation, field: one row for each event to quarantine, with the first violation that blocks it. Sorted by row."""
     noted: pl.DataFrame
-    """row, violations, patch: for each event with violations that passes, their JSON list, and the JSON merge patch that removes
-    the omitted fields (null when none are). Sorted by row."""
+    """row, violations, and for each of COLUMNS `patch.<column>`: for each event with violations that passes, their JSON list, and the
+    JSON merge patches that remove the omitted fields (null where none are). Sorted by row."""
     counts: pl.DataFrame
     """batch_seq, event, source, kind, action, violation_count. `event` is null for unplanned events: their names are not ours."""
+    violating: pl.Series
+    """The rows with a violation, each once; an Additional-Properties that is allowed is none here."""
+    planned: pl.Series
+    """For each event of the batch the number in the plan of what it was judged by; null for an unplanned one."""
 
 
 def judge(raw: pl.DataFrame, plan: TrackingPlan, policies: Mapping[str, ViolationPolicy]) -> Verdict:
     """The verdict on a batch of raw_events. A source without a policy has the default one."""
     keyed = _planned(raw, plan)
-    found = [_unplanned(keyed)]
+    unplanned = keyed.filter(pl.col("spec").is_null() & pl.col("is_governed"))
+    found = [violations(unplanned, "event", None, order=0, check="unplanned")]
+    known = {each: _common_names(plan, each) for each in {event.type for event in plan.events}}
     present = keyed.get_column("spec").drop_nulls().unique().sort().to_list()
     for number in present:
-        spec = plan.events[number]
-        rows = raw.select("source", json=spec.column).with_columns(keyed.select("row"))
+        event = plan.events[number]
+        rows = keyed.select("row")
         if len(present) > 1 or keyed.get_column("spec").null_count():
             rows = rows.filter(keyed.get_column("spec") == number)
-        found += _violations(rows, spec)
-    return _verdict(pl.concat(found), policies, raw.get_column("batch_seq"))
+        found += _broken(raw, rows, event, event.column, itertools.count(1), known[event.type])
+    order = itertools.count(_COMMON)
+    for rule in plan.common:
+        found += _broken_common(raw, rule, order)
+    whole = pl.concat([each.select(list(FOUND)) for each in found]).join(_told(raw, keyed, plan), on="row", how="left")
+    whole = whole.with_columns(can_omit=pl.col("path").is_not_null())
+    return _verdict(whole, policies, raw.get_column("batch_seq"), keyed.get_column("spec"))
 
 
 def _planned(raw: pl.DataFrame, plan: TrackingPlan) -> pl.DataFrame:
-    """row, source, spec (number in the plan, null without one), is_governed (the plan has events of this type)."""
-    events = list(enumerate(plan.events))
+    """row, spec (number in the plan of the event's version, null without one), is_governed (the plan has events of this type)."""
+    versions = _versions(plan)
+    oldest = [(type_, name, next(iter(numbers.values()))) for (type_, name), numbers in versions.items()]
     names = {"type": pl.String, "event": pl.String, "spec": pl.UInt32}
-    named = pl.DataFrame([(e.type, e.matched_name, n) for n, e in events if e.matched_name is not None], names, orient="row")
-    unnamed = {e.type: n for n, e in events if e.matched_name is None}
+    named = pl.DataFrame([each for each in oldest if each[1] is not None], names, orient="row")
+    unnamed = {type_: number for type_, name, number in oldest if name is None}
     spec = pl.coalesce("spec", pl.col("type").replace_strict(unnamed, default=None, return_dtype=pl.UInt32))
     keyed = (
         raw.select("source", "type", "event")
@@ -76,153 +92,141 @@ def _planned(raw: pl.DataFrame, plan: TrackingPlan) -> pl.DataFrame:
         .join(named, on=["type", "event"], how="left", maintain_order="left")
         .select("row", "source", spec.alias("spec"), pl.col("type").is_in({e.type for e in plan.events}).alias("is_governed"))
     )
-    for number, event in events:
+    keyed = keyed.with_columns(_of_their_version(raw, keyed.get_column("spec"), versions))
+    for number, event in enumerate(plan.events):
         if event.sources:
             elsewhere = (pl.col("spec") == number) & ~pl.col("source").is_in(event.sources)
             keyed = keyed.with_columns(pl.when(~elsewhere.fill_null(False)).then("spec").alias("spec"))
-    return keyed
+    return keyed.select("row", "spec", "is_governed")
 
 
-def _unplanned(keyed: pl.DataFrame) -> pl.DataFrame:
-    rows = keyed.filter(pl.col("spec").is_null() & pl.col("is_governed"))
-    return _found(rows, event=None, order=0, field="event", check="unplanned", is_required=False)
+def _versions(plan: TrackingPlan) -> dict[tuple[str, str | None], dict[int, int]]:
+    """Type and matched name -> version -> number in the plan, the oldest first."""
+    found: dict[tuple[str, str | None], dict[int, int]] = {}
+    for number, event in sorted(enumerate(plan.events), key=lambda each: each[1].version):
+        found.setdefault((event.type, event.matched_name), {})[event.version] = number
+    return found
 
 
-def _found(
-    rows: pl.DataFrame, *, event: str | None, order: int, field: str | pl.Expr, check: str | pl.Expr, is_required: bool
-) -> pl.DataFrame:
-    return rows.select(
-        "row",
-        "source",
-        event=pl.lit(event, pl.String),
-        order=pl.lit(order, pl.UInt32),
-        field=pl.lit(field) if isinstance(field, str) else field,
-        check=(pl.lit(check) if isinstance(check, str) else check).cast(_CHECK),
-        is_required=pl.lit(is_required),
+def _of_their_version(raw: pl.DataFrame, spec: pl.Series, versions: Mapping[tuple[str, str | None], Mapping[int, int]]) -> pl.Series:
+    """`spec` with the versions that the events name, where there are several."""
+    newer = [
+        (next(iter(numbers.values())), str(version), number)
+        for numbers in versions.values()
+        for version, number in list(numbers.items())[1:]
+    ]
+    if not newer:
+        return spec
+    rows = spec.is_in([each[0] for each in newer]).fill_null(False).arg_true()
+    asked = json_paths.extract(raw.select(pl.col("context").gather(rows)), "context", {"version": "protocols.event_version"})
+    table = pl.DataFrame(newer, {"spec": pl.UInt32, "version": pl.String, "newer": pl.UInt32}, orient="row")
+    chosen = asked.with_columns(spec.gather(rows)).join(table, on=["spec", "version"], how="left", maintain_order="left")
+    return spec.scatter(rows, chosen.select(pl.coalesce("newer", "spec")).to_series())
+
+
+def _common_names(plan: TrackingPlan, type_: str) -> tuple[str, ...]:
+    """The properties that common rules name for this type of call: they are planned, whatever the source."""
+    return tuple(dict.fromkeys(name for rule in plan.common if not rule.types or type_ in rule.types for name in rule.properties))
+
+
+def _broken(
+    raw: pl.DataFrame, rows: pl.DataFrame, rules: EventSpec | CommonRule, column: str, order: Iterator[int], also: tuple[str, ...]
+) -> list[pl.DataFrame]:
+    """What the events `rows` [row] break of the rules on `column` (properties or traits)."""
+    found: list[pl.DataFrame] = []
+    scope = Scope(column, (column,), order)
+    is_closed = isinstance(rules, EventSpec) and rules.json_schema is None
+    if is_closed or rules.properties:
+        also = tuple(name for name in also if name not in rules.properties)
+        found += broken_properties(_objects(raw, rows, column), rules.properties, scope, also=also, is_closed=is_closed)
+    if rules.json_schema is not None:
+        found += broken_schema(_objects(raw, rows, column), rules.json_schema, scope, rules.properties)
+    return found + _broken_context(raw, rows, rules, order)
+
+
+def _broken_context(
+    raw: pl.DataFrame, rows: pl.DataFrame, rules: EventSpec | CommonRule, order: Iterator[int]
+) -> list[pl.DataFrame]:
+    if not rules.context:
+        return []
+    scope = Scope("context", ("context",), order)
+    return broken_properties(_objects(raw, rows, "context"), rules.context, scope, is_closed=False)
+
+
+def _broken_common(raw: pl.DataFrame, rule: CommonRule, order: Iterator[int]) -> list[pl.DataFrame]:
+    is_meant = pl.lit(True)
+    if rule.types:
+        is_meant &= pl.col("type").is_in(rule.types)
+    if rule.sources:
+        is_meant &= pl.col("source").is_in(rule.sources)
+    rows = raw.select("type", "source").with_row_index("row").filter(is_meant).select("row", "type")
+    has_traits = pl.col("type").is_in(TRAIT_TYPES)
+    found: list[pl.DataFrame] = []
+    inside = rule.model_copy(update={"context": {}})
+    for column, mine in (("properties", ~has_traits & (pl.col("type") != "alias")), ("traits", has_traits)):
+        found += _broken(raw, rows.filter(mine).select("row"), inside, column, order, ())
+    return found + _broken_context(raw, rows.select("row"), rule, order)
+
+
+def _objects(raw: pl.DataFrame, rows: pl.DataFrame, column: str) -> pl.DataFrame:
+    """row, json."""
+    texts = raw.get_column(column) if rows.height == raw.height else raw.get_column(column).gather(rows.get_column("row"))
+    return rows.with_columns(texts.alias("json"))
+
+
+def _told(raw: pl.DataFrame, keyed: pl.DataFrame, plan: TrackingPlan) -> pl.DataFrame:
+    """row, source, event: whose violation it is; a planned event by its name in the plan, an unplanned one without."""
+    names = pl.Series([event.event for event in plan.events], dtype=pl.String)
+    event = names.gather(keyed.get_column("spec")) if plan.events else pl.repeat(None, keyed.height, dtype=pl.String, eager=True)
+    return pl.DataFrame([keyed.get_column("row"), raw.get_column("source"), event.alias("event")])
+
+
+def _verdict(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy], batches: pl.Series, planned: pl.Series) -> Verdict:
+    acted = (
+        found.sort("row", "order", "field", "check")
+        .unique(["row", "field", "check"], keep="first", maintain_order=True)  # an event's own rule and a common one may say the same
+        .join(_actions(found, policies), on=["source", "check", "is_required", "can_omit"], how="left", maintain_order="left")
     )
-
-
-def _violations(rows: pl.DataFrame, spec: EventSpec) -> list[pl.DataFrame]:
-    """Rows (row, source, json) of one planned event -> what they break."""
-    keys = {f"p{number}": name for number, name in enumerate(spec.properties)}  # own names: a property may be called anything
-    fields = list(zip(keys, keys.values(), spec.properties.values(), strict=True))
-    texts = [key for key, _, each in fields if each.pattern is not None or each.type == "date-time"]
-    values = json_paths.extract_json(rows, "json", keys, texts=texts, key_count="keys")
-    failed = values.select(_failed_check(key, each).alias(key) for key, _, each in fields)
-    found = []
-    for order, (key, name, each) in enumerate(fields, start=1):
-        fails = failed.get_column(key)
-        if fails.null_count() == fails.len():
-            continue
-        hit = rows.with_columns(fails.alias("check")).filter(pl.col("check").is_not_null())
-        field, check = f"{spec.column}.{name}", pl.col("check")
-        found.append(_found(hit, event=spec.event, order=order, field=field, check=check, is_required=each.required))
-    return [*found, _additional(rows, values, keys, spec)]
-
-
-def _failed_check(key: str, spec: PropertySpec) -> pl.Expr:
-    """The first check that the value fails; null when it passes."""
-    json_text = pl.col(key)
-    fails = [(json_text.is_null(), "required" if spec.required else None), (~_is_of_type(key, spec), "type")]
-    if spec.enum:
-        fails.append((~_is_in_enum(json_text, spec), "enum"))
-    if spec.pattern is not None:
-        fails.append((~pl.col(f"{key}.text").str.contains(spec.pattern), "pattern"))
-    check = pl.lit(None, _CHECK)
-    for fail, name in reversed(fails):
-        check = pl.when(fail).then(pl.lit(name, _CHECK)).otherwise(check)
-    return check
-
-
-def _is_of_type(key: str, spec: PropertySpec) -> pl.Expr:
-    json_text, text = pl.col(key), pl.col(f"{key}.text")
-    match spec.type:
-        case "string":
-            return json_text.str.starts_with('"')
-        case "boolean":
-            return json_text.is_in(["true", "false"])
-        case "object":
-            return json_text.str.starts_with("{")
-        case "array":
-            return json_text.str.starts_with("[")
-        case "number":
-            return json_text.str.contains(r"^-?\d")
-        case "integer":
-            double = json_text.cast(pl.Float64, strict=False)
-            whole = (double.is_finite() & (double == double.floor())).fill_null(False)
-            return json_text.str.contains(r"^-?\d+$") | (json_text.str.contains(r"^-?\d") & whole)
-        case "date-time":
-            is_day = text.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False).is_not_null()
-            return json_text.str.starts_with('"') & text.str.contains(_RFC3339) & is_day
-
-
-def _is_in_enum(json_text: pl.Expr, spec: PropertySpec) -> pl.Expr:
-    exact = json_text.is_in(_enum_texts(spec))
-    if spec.type in ("integer", "number"):  # 1 and 1.0 are one value
-        double = json_text.cast(pl.Float64, strict=False)
-        return exact | double.is_in([float(value) for value in spec.enum])
-    return exact
-
-
-@lru_cache(maxsize=4096)
-def _enum_texts(spec: PropertySpec) -> list[str]:
-    return json_paths.canonical(spec.enum)
-
-
-def _additional(rows: pl.DataFrame, values: pl.DataFrame, keys: Mapping[str, str], spec: EventSpec) -> pl.DataFrame:
-    """Keys of the object that the plan does not name, in alphabetical order."""
-    outer: dict[str, list[str]] = {}
-    for key, name in keys.items():
-        outer.setdefault(name.split(".")[0], []).append(key)
-    seen = [pl.any_horizontal(pl.col(inner).is_not_null()) for inner in outer.values()]
-    seen_count = pl.sum_horizontal(seen) if seen else pl.lit(0)
-    # Counting is cheap and misses no surplus key; the keys themselves are read only where the counts differ.
-    suspects = rows.filter(values.select((pl.col("keys") > seen_count).fill_null(False)).to_series())
-    surplus = (
-        suspects.select("row", "source", key=json_paths.object_keys(suspects, "json"))
-        .explode("key")
-        .filter(pl.col("key").is_not_null() & ~pl.col("key").is_in(list(outer)))
-        .unique()
-        .sort("row", "key")
-    )
-    field = pl.lit(f"{spec.column}.") + pl.col("key")
-    return _found(surplus, event=spec.event, order=len(keys) + 1, field=field, check="additional", is_required=False)
-
-
-def _verdict(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy], batches: pl.Series) -> Verdict:
-    acted = found.join(_actions(found, policies), on=["source", "check", "is_required"], how="left").sort("row", "order", "field")
     blocked = acted.filter(pl.col("action") == "block").unique("row", keep="first", maintain_order=True)
     passing = acted.join(blocked.select("row"), on="row", how="anti", maintain_order="left")
-    notes = passing.join(_notes(passing), on=["field", "check", "action"], how="left", maintain_order="left")
+    same = ["field", "check", "action", "path", "key"]
+    notes = passing.join(_notes(passing.select(same)), on=same, how="left", maintain_order="left", nulls_equal=True)
     noted = notes.group_by("row", maintain_order=True).agg(
         violations=pl.concat_str(pl.lit("["), pl.col("note").str.join(","), pl.lit("]")),
-        omitted=pl.col("path").filter(pl.col("action") == "omit"),
+        omitted=pl.col("omits").filter(pl.col("action") == "omit"),
     )
+    is_minor = (pl.col("check") == "additional") & (pl.col("action") == "allow")
+    violating = acted.filter(~is_minor).get_column("row").unique()
     acted = acted.with_columns(batch_seq=batches.gather(acted.get_column("row")))
-    counts = acted.group_by(
-        "batch_seq", "event", "source", kind=pl.col("check").cast(pl.String).replace_strict(KIND), action="action"
-    )
+    counts = acted.group_by("batch_seq", "event", "source", kind=_kind(), action="action")
+    patches = [f"patch.{column}" for column in COLUMNS]
     return Verdict(
-        blocked.select("row", violation=pl.col("check").cast(pl.String).replace_strict(KIND), field="field"),
-        noted.join(_patches(noted), on="omitted", how="left", maintain_order="left").select("row", "violations", "patch"),
+        blocked.select("row", violation=_kind(), field="field"),
+        noted.join(_patches(noted), on="omitted", how="left", maintain_order="left").select("row", "violations", *patches),
         counts.agg(violation_count=pl.len()).sort("batch_seq", "event", "source", "kind", "action", nulls_last=True),
+        violating,
+        planned,
     )
+
+
+def _kind() -> pl.Expr:
+    return pl.col("check").cast(pl.String).replace_strict(KIND, default="Rule")
 
 
 def _actions(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy]) -> pl.DataFrame:
-    """source, check, is_required -> action."""
+    """source, check, is_required, can_omit -> action."""
     rows = [
-        (source, check, is_required, _action(policies.get(source, ViolationPolicy()), check, is_required))
+        (source, check, is_required, can_omit, _action(policies.get(source, ViolationPolicy()), check, is_required, can_omit))
         for source in found.get_column("source").unique().to_list()
         for check in CHECKS
         for is_required in (False, True)
+        for can_omit in (False, True)
     ]
-    return pl.DataFrame(
-        rows, {"source": pl.String, "check": _CHECK, "is_required": pl.Boolean, "action": pl.String}, orient="row"
-    )
+    columns = {"source": pl.String, "check": CHECK, "is_required": pl.Boolean, "can_omit": pl.Boolean, "action": pl.String}
+    return pl.DataFrame(rows, columns, orient="row")
 
 
-def _action(policy: ViolationPolicy, check: str, is_required: bool) -> str:
+def _action(policy: ViolationPolicy, check: str, is_required: bool, can_omit: bool) -> str:
     chosen: Mapping[str, str] = {
         "required": policy.required_missing,
         "type": policy.datatype_mismatch,
@@ -231,31 +235,34 @@ def _action(policy: ViolationPolicy, check: str, is_required: bool) -> str:
         "additional": policy.additional_properties,
         "unplanned": policy.unplanned_event,
     }
-    if chosen[check] == "omit" and is_required and policy.required_missing == "block":
+    action = chosen.get(check, policy.rule)
+    if action == "omit" and is_required and policy.required_missing == "block":
         return "block"
-    return chosen[check]
+    return "allow" if action == "omit" and not can_omit else action
 
 
 def _notes(passing: pl.DataFrame) -> pl.DataFrame:
-    """field, check, action -> note (a JSON object), path (the field's keys below its column, as a JSON list)."""
-    different = passing.select("field", "check", "action").unique()
-    notes, paths = [], []
-    for field, check, action in different.iter_rows():
-        notes.append(json.dumps({"kind": KIND[check], "field": field, "rule": check, "action": action}, ensure_ascii=False))
-        below = field.partition(".")[2]
-        paths.append(json.dumps([below] if check == "additional" else below.split(".")))
-    return different.with_columns(note=pl.Series(notes, dtype=pl.String), path=pl.Series(paths, dtype=pl.String))
+    """field, check, action, path, key -> note (a JSON object), omits (the keys from the event to what is omitted, as a JSON list)."""
+    different = passing.unique()
+    notes, omits = [], []
+    for field, check, action, path, key in different.iter_rows():
+        kind = KIND.get(check, "Rule")
+        notes.append(json.dumps({"kind": kind, "field": field, "rule": check, "action": action}, ensure_ascii=False))
+        omits.append(path if path is None or key is None else json.dumps([*json.loads(path), key]))
+    return different.with_columns(note=pl.Series(notes, dtype=pl.String), omits=pl.Series(omits, dtype=pl.String))
 
 
 def _patches(noted: pl.DataFrame) -> pl.DataFrame:
-    """omitted (list of paths) -> patch, a JSON merge patch that removes them; null for an empty list."""
+    """omitted (list of paths) -> for each of COLUMNS a JSON merge patch that removes what lies in it; null where nothing does."""
     different = noted.select("omitted").unique()
-    return different.with_columns(patch=pl.Series([_patch(each) for each in different.get_column("omitted")], dtype=pl.String))
+    patches = [_patch(each) for each in different.get_column("omitted")]
+    return different.with_columns(
+        pl.Series(f"patch.{column}", [json.dumps(each[column], ensure_ascii=False) if column in each else None for each in patches], pl.String)
+        for column in COLUMNS
+    )
 
 
-def _patch(paths: pl.Series) -> str | None:
-    if paths.is_empty():
-        return None
+def _patch(paths: pl.Series) -> dict[str, object]:
     root: dict[str, object] = {}
     for path in map(json.loads, paths):
         node = root
@@ -266,4 +273,4 @@ def _patch(paths: pl.Series) -> str | None:
             node = child
         else:
             node[path[-1]] = None
-    return json.dumps(root, ensure_ascii=False)
+    return root

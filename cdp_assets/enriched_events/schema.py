@@ -154,10 +154,32 @@ EVENT_VIOLATIONS = TableSpec(
     person="holds counts only",
 )
 
+EVENT_COUNTS = TableSpec(
+    LAYER,
+    "event_counts",
+    {
+        "batch_seq": pl.Int64(),
+        "hour": pl.Datetime("us", "UTC"),
+        "source": pl.String(),
+        "type": pl.String(),
+        "event": pl.String(),
+        "event_version": pl.Int64(),
+        "is_unplanned": pl.Boolean(),
+        "event_count": pl.Int64(),
+        "violating_count": pl.Int64(),
+        "quarantined_count": pl.Int64(),
+    },
+    person="holds counts only",
+)
+REDO_FIRST, REDO_LAST = "redo_first", "redo_last"
+"""Marks of enriched_events: the batches between these are being enriched again; -1 when none are. A run that dies leaves them for the next."""
+COUNTS_ONLY = (EVENT_VIOLATIONS.name, EVENT_COUNTS.name)
+"""Tables that go on counting what was received, also after an erasure."""
+
 
 def enriched_table(enrichments: Iterable[EnrichmentSpec]) -> TableSpec:
     """enriched_events with the columns of these enrichments."""
     return replace(ENRICHED_EVENTS, columns=_dtypes(enriched_columns(enrichments)))
 
 
-TABLES = (ENRICHED_EVENTS, QUARANTINED_EVENTS, EVENT_VIOLATIONS)
+TABLES = (ENRICHED_EVENTS, QUARANTINED_EVENTS, EVENT_VIOLATIONS, EVENT_COUNTS)

@@ -1,7 +1,7 @@
 """What a user may declare about this layer: the tracking plan, what happens to violations, and the list of enrichments.
 
-config/tracking_plan/<event>.yaml is an EventSpec, config/sources/<source>.yaml holds a ViolationPolicy under `violations`, and
-config/enrichments.yaml is an EnrichmentList. Judging and enriching events is not here.
+config/tracking_plan/<event>.yaml is an EventSpec, _common.yaml beside it a list of CommonRule, config/sources/<source>.yaml holds a
+ViolationPolicy under `violations`, and config/enrichments.yaml is an EnrichmentList. Judging and enriching events is not here.
 """
 
 from __future__ import annotations
@@ -26,19 +26,25 @@ from pydantic import (
     model_validator,
 )
 
-from cdp_assets.declaration import Declaration
+from cdp_assets.declaration import Days, Declaration
+from cdp_assets.enriched_events import json_schema
 from cdp_assets.enriched_events.enrichments import COLUMN, Enrichment, find_enrichments
 from cdp_assets.enriched_events.schema import RAW_COLUMNS
 
 EventType = Literal["track", "page", "screen", "identify", "group", "alias"]
-PropertyType = Literal["string", "integer", "number", "boolean", "object", "array", "date-time"]
+PropertyType = Literal["any", "string", "integer", "number", "boolean", "object", "array", "date-time"]
 Action = Literal["allow", "omit", "block"]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+TRAIT_TYPES = ("identify", "group")
+"""Types of calls whose `properties` in the plan are traits."""
 
 _ENUM_TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
     "number": (int, float),
     "boolean": (bool,),
+    "any": (str, int, float, bool),
 }
 
 
@@ -59,8 +65,12 @@ class ViolationPolicy(Declaration):
     """Rule: a value is not among the declared ones."""
     pattern: Action = "omit"
     """Rule: a text does not match the declared pattern."""
+    rule: Action = "omit"
+    """Rule: anything else that a `schema` asks. What is wrong with an object as a whole has no field to omit, and is allowed then."""
     additional_properties: Action = "allow"
-    """Additional-Properties: a field of a planned event that the plan does not name."""
+    """Additional-Properties: a field of a planned event, or of a planned object in it, that the plan does not name."""
+    alert_above: Share | None = None
+    """Share of the source's events in an hour of receipt that may break the plan, such as 0.02; above it a check warns. None: any."""
 
 
 class PropertySpec(Declaration):
@@ -69,15 +79,25 @@ class PropertySpec(Declaration):
     type: PropertyType
     """JSON type. `integer` is a number without a fraction (`2` and `2.0`); `date-time` is an RFC 3339 text with an offset."""
     required: bool = False
-    """Whether every event has it. A null counts as missing."""
+    """Whether every event has it; inside an object, whether every such object has it; of `items`, whether no element is null. A null
+    counts as missing."""
     enum: tuple[StrictBool | StrictInt | StrictFloat | StrictStr, ...] = ()
     """The values allowed, of the declared type. None listed: any."""
     pattern: str | None = None
     """Regular expression (RE2 family: no look-around, no back-references) that a string must contain; anchor it with ^ and $."""
+    properties: dict[str, PropertySpec] = Field(default_factory=dict)
+    """For type object: what the object holds. Anything else in it is an Additional-Properties. A dot in a name goes deeper."""
+    items: PropertySpec | None = None
+    """For type array: what each element is."""
     pii: Literal["none", "identifier", "contact", "sensitive"] = "none"
     """Class of personal data: a person's identifier, a way to contact them, or sensitive facts."""
     description: str = ""
     """What the value means."""
+
+    @field_validator("properties")
+    @classmethod
+    def _paths(cls, value: dict[str, PropertySpec]) -> dict[str, PropertySpec]:
+        return _whole_paths(value)
 
     @field_validator("pattern")
     @classmethod
@@ -95,17 +115,55 @@ class PropertySpec(Declaration):
     def _rules_fit_the_type(self) -> Self:
         if self.pattern is not None and self.type != "string":
             raise ValueError(f"pattern belongs to type string, not {self.type}")
+        if self.properties and self.type != "object":
+            raise ValueError(f"properties belong to type object, not {self.type}")
+        if self.items is not None and self.type != "array":
+            raise ValueError(f"items belongs to type array, not {self.type}")
         if self.enum:
             fitting = _ENUM_TYPES.get(self.type)
             if fitting is None:
                 raise ValueError(f"enum belongs to types {', '.join(_ENUM_TYPES)}, not {self.type}")
             for value in self.enum:
-                if not isinstance(value, fitting) or (isinstance(value, bool) and self.type != "boolean"):
+                if not isinstance(value, fitting) or (isinstance(value, bool) and self.type not in ("boolean", "any")):
                     raise ValueError(f"enum value {value!r} is no {self.type}")
         return self
 
 
-class EventSpec(Declaration):
+def _whole_paths(properties: dict[str, PropertySpec]) -> dict[str, PropertySpec]:
+    for path in properties:
+        if not all(path.split(".")):
+            raise ValueError(f"property {path!r} has an empty part")
+    return properties
+
+
+class Rules(Declaration):
+    """What events must carry."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    properties: dict[str, PropertySpec] = Field(default_factory=dict)
+    """Property -> what is expected; traits for `identify` and `group`. A dot in a name goes into a nested object."""
+    context: dict[str, PropertySpec] = Field(default_factory=dict)
+    """The same for the event's context, such as `app.version`. What it does not name there is no violation."""
+    json_schema: dict[str, Any] | bool | None = Field(None, alias="schema")
+    """A JSON Schema that the object of the properties (or traits) must satisfy, for what `properties` cannot say. Draft 2020-12, or the
+    one that `$schema` names; nothing is fetched for a `$ref`; `format` is checked. No properties at all are judged as `{}`. What
+    `properties` does not name is the schema's matter then."""
+
+    @field_validator("properties", "context")
+    @classmethod
+    def _paths(cls, value: dict[str, PropertySpec]) -> dict[str, PropertySpec]:
+        return _whole_paths(value)
+
+    @field_validator("json_schema")
+    @classmethod
+    def _is_a_schema(cls, value: dict[str, Any] | bool | None) -> dict[str, Any] | bool | None:
+        if value is not None:
+            json_schema.check(value)
+        return value
+
+
+class EventSpec(Rules):
     """config/tracking_plan/<event>.yaml: one event, why it is tracked, and what it carries."""
 
     event: str = Field(min_length=1)
@@ -114,6 +172,9 @@ class EventSpec(Declaration):
     """Kind of call."""
     name: str | None = None
     """For `page` and `screen`: the page's name that this describes. Without it: all that no other file names."""
+    version: int = Field(1, ge=1)
+    """Which version of the event this is. Versions stand side by side, each in a file of its own; an event says by
+    `context.protocols.event_version` which one it keeps, and is judged by the oldest when it says none that there is."""
     description: str = Field(min_length=1)
     """Why it is tracked."""
     goal: str = ""
@@ -132,29 +193,23 @@ class EventSpec(Declaration):
     """The sources it is planned for; from any other it is an Unplanned-Event. None listed: every source."""
     warehoused: str = ""
     """How analysts find it in the warehouse."""
-    properties: dict[str, PropertySpec] = Field(default_factory=dict)
-    """Property -> what is expected; traits for `identify` and `group`. A dot in a name goes into a nested object."""
-
-    @field_validator("properties")
-    @classmethod
-    def _paths(cls, value: dict[str, PropertySpec]) -> dict[str, PropertySpec]:
-        for path in value:
-            if not all(path.split(".")):
-                raise ValueError(f"property {path!r} has an empty part")
-        return value
+    expected_within: Days = 30
+    """Received at least this often; a check warns when it was not seen for longer. A window such as `7d`."""
+    alert_above: Share | None = None
+    """Share of these events in an hour of receipt that may break the plan, such as 0.02; above it a check warns. None: any."""
 
     @model_validator(mode="after")
     def _names_fit_the_type(self) -> Self:
         if self.name is not None and self.type not in ("page", "screen"):
             raise ValueError(f"name belongs to types page and screen; an event of type {self.type} is known by its type or event")
-        if self.type == "alias" and self.properties:
+        if self.type == "alias" and (self.properties or self.json_schema is not None):
             raise ValueError("alias carries no properties")
         return self
 
     @property
     def column(self) -> str:
         """The column that holds what `properties` describes."""
-        return "traits" if self.type in ("identify", "group") else "properties"
+        return "traits" if self.type in TRAIT_TYPES else "properties"
 
     @property
     def matched_name(self) -> str | None:
@@ -162,17 +217,30 @@ class EventSpec(Declaration):
         return self.event if self.type == "track" else self.name
 
 
+class CommonRule(Rules):
+    """One entry of config/tracking_plan/_common.yaml: what every event of some types must carry, planned or not."""
+
+    description: str = ""
+    """Why."""
+    types: tuple[EventType, ...] = ()
+    """The kinds of call it holds for. None listed: every kind; `properties` and `schema` never hold for alias, which has none."""
+    sources: tuple[str, ...] = ()
+    """The sources it holds for. None listed: every source."""
+
+
 class TrackingPlan(Declaration):
-    """All planned events. A type of call that no event of the plan has is not judged."""
+    """All planned events. A type of call that no event of the plan has is judged by the common rules alone."""
 
     events: tuple[EventSpec, ...] = ()
     """In the order of their file names."""
+    common: tuple[CommonRule, ...] = ()
+    """In the order of _common.yaml."""
 
     @model_validator(mode="after")
     def _described_once(self) -> Self:
-        seen: dict[tuple[str, str | None], str] = {}
+        seen: dict[tuple[str, str | None, int], str] = {}
         for event in self.events:
-            key = (event.type, event.matched_name)
+            key = (event.type, event.matched_name, event.version)
             if key in seen:
                 raise ValueError(f"{event.event!r} and {seen[key]!r} describe the same {event.type} calls")
             seen[key] = event.event

@@ -14,12 +14,12 @@ import polars as pl
 import xxhash
 
 from cdp_assets.enriched_events.enrichments import COLUMN, Enrichment
-from cdp_assets.enriched_events.plan import judge
-from cdp_assets.enriched_events.schema import QUARANTINED_COLUMNS, RAW_COLUMNS
+from cdp_assets.enriched_events.plan import COLUMNS, Verdict, judge
+from cdp_assets.enriched_events.schema import EVENT_COUNTS, QUARANTINED_COLUMNS, RAW_COLUMNS
 from cdp_assets.enriched_events.spec import EnrichmentSpec, TrackingPlan, ViolationPolicy, with_consent
 from cdp_resources import json_paths
 
-RULES = 1
+RULES = 2
 """Version of the code of this layer outside the enrichments' folders: raised when it gives other rows."""
 
 
@@ -37,6 +37,8 @@ class EnrichedBatch:
     """The events that the plan blocks, with the payload."""
     violations: pl.DataFrame
     """batch_seq, event, source, kind, action, violation_count; safe to show."""
+    counts: pl.DataFrame
+    """The batch's rows of event_counts; safe to show."""
 
 
 def enrich_batch(
@@ -58,7 +60,38 @@ def enrich_batch(
     enriched = enriched.with_columns(_noted(enriched, verdict.noted))
     if quarantined.height:
         enriched = enriched.filter(~is_blocked)
-    return EnrichedBatch(enrich(enriched, with_consent(tuple(enrichments), consent or {})), quarantined, verdict.counts)
+    enriched = enrich(enriched, with_consent(tuple(enrichments), consent or {}))
+    return EnrichedBatch(enriched, quarantined, verdict.counts, _counts(raw, plan, verdict))
+
+
+def _counts(raw: pl.DataFrame, plan: TrackingPlan, verdict: Verdict) -> pl.DataFrame:
+    """How many events of each source and planned event there are; of unplanned ones the name is not told."""
+    specs = pl.DataFrame(
+        [(number, each.event, each.version) for number, each in enumerate(plan.events)],
+        {"spec": pl.UInt32, "event": pl.String, "event_version": pl.Int64},
+        orient="row",
+    )
+    by = ["batch_seq", "source", "type", "spec"]
+    row = pl.int_range(pl.len(), dtype=pl.UInt32)
+    return (
+        raw.select(*by[:3], "received_at")
+        .with_columns(
+            verdict.planned.alias("spec"),
+            is_violating=row.is_in(verdict.violating.implode()),
+            is_quarantined=row.is_in(verdict.blocked.get_column("row").implode()),
+        )
+        .group_by(by)
+        .agg(
+            hour=pl.col("received_at").min().dt.truncate("1h"),
+            event_count=pl.len().cast(pl.Int64),
+            violating_count=pl.col("is_violating").sum().cast(pl.Int64),
+            quarantined_count=pl.col("is_quarantined").sum().cast(pl.Int64),
+        )
+        .join(specs, on="spec", how="left")
+        .with_columns(is_unplanned=pl.col("spec").is_null() & pl.col("type").is_in({each.type for each in plan.events}))
+        .select(list(EVENT_COUNTS.columns))
+        .sort("batch_seq", "source", "type", "event", "event_version", nulls_last=True)
+    )
 
 
 def rules_version(
@@ -79,19 +112,16 @@ def rules_version(
 
 
 def _noted(rows: pl.DataFrame, noted: pl.DataFrame) -> list[pl.Series]:
-    """`properties` and `traits` without the omitted fields, and `violations`."""
+    """`properties`, `traits` and `context` without the omitted fields, and `violations`."""
     violations = pl.repeat(None, rows.height, dtype=pl.String, eager=True).alias("violations")
     if noted.is_empty():
         return [violations]
     changed = [violations.scatter(noted.get_column("row"), noted.get_column("violations"))]
-    patches = noted.filter(pl.col("patch").is_not_null())
-    at = patches.get_column("row")
-    is_traits = rows.get_column("type").gather(at).is_in(["identify", "group"])
-    for column, mine in (("properties", ~is_traits), ("traits", is_traits)):
-        where = at.filter(mine)
-        if where.len():
-            values = rows.get_column(column)
-            texts = pl.DataFrame({"text": values.gather(where), "patch": patches.get_column("patch").filter(mine)})
+    for column in COLUMNS:
+        patches = noted.select("row", patch=f"patch.{column}").drop_nulls()
+        if patches.height:
+            values, where = rows.get_column(column), patches.get_column("row")
+            texts = patches.select("patch", text=values.gather(where))
             changed.append(values.scatter(where, json_paths.merge_patch(texts, "text", "patch")))
     return changed
 

@@ -26,7 +26,7 @@ AT_ONCE = 20_000
 """Numbers in one predicate."""
 IDENTITY_RULES = "rules"
 """Mark of identity_map: the digest of the rules it was solved under. Another value makes the next run solve everything again."""
-_COUNTS_ONLY = ("event_violations", "manifest", raw.IMPORT_BATCHES.name, raw.ERASED_KEYS.name)
+_COUNTS_ONLY = (*enriched.COUNTS_ONLY, "manifest", raw.IMPORT_BATCHES.name, raw.ERASED_KEYS.name)
 _BY_ENDS = {
     EDGES.name: ("centre_id", "leaf_id"),
     SIGHTINGS.name: ("identifier_id", "user_id"),

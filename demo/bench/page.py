@@ -30,7 +30,7 @@ Parquet with zstd. It checks nothing, compares nothing with earlier messages and
 
 A run that is smaller than a goal speaks of can miss it, but not meet it: then the goal is not judged.
 """
-ORDER = ("sizes", "increment", "identity", "collector", "state", "crash", "histories")
+ORDER = ("sizes", "increment", "identity", "collector", "state", "crash", "histories", "conformance")
 
 
 def layer_rows(size: Json) -> Iterator[tuple[str, ...]]:
@@ -59,6 +59,16 @@ def _row(name: str, cost: Json, events: int, unit: float) -> tuple[str, ...]:
     )
 
 
+CONFORMANCE = ("suite", "part", "passed", "cases", "share", "the others")
+
+
+def conformance_rows(results: Json) -> Iterator[tuple[str, ...]]:
+    """Suite, part, cases that pass, cases, share, what the others have in common."""
+    for each in results["conformance"]:
+        share = f"{each['passed'] / each['cases']:.2%}" if each["cases"] else ""
+        yield each["suite"], each["part"], f"{each['passed']:,}", f"{each['cases']:,}", share, each["note"]
+
+
 def tables(results: Json) -> Iterator[Table]:
     """The results for a terminal: layers, then every goal with its verdict."""
     for size in results.get("sizes", ()):
@@ -68,6 +78,13 @@ def tables(results: Json) -> Iterator[Table]:
         for row in layer_rows(size):
             table.add_row(*row)
         yield table
+    if "conformance" in results:
+        table = Table(*CONFORMANCE, title="Suites that others publish")
+        for suite in conformance_rows(results):
+            table.add_row(*suite)
+        yield table
+    if set(results) == {"machine", "runs", "conformance"}:
+        return
     table = Table("what", "goal", "measured", "verdict", title="Goals")
     colours = {"met": "green", "missed": "red", "not judged": "yellow"}
     for each in verdicts(results):
@@ -97,6 +114,8 @@ def page(results: Json) -> str:
         ]
         lines += [*_markdown(COLUMNS, layer_rows(size)), ""]
     lines += _increment_lines(results) + _state_lines(results)
+    if "conformance" in results:
+        lines += ["", "## Suites that others publish", "", *_markdown(CONFORMANCE, conformance_rows(results)), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

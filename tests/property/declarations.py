@@ -11,6 +11,7 @@ from typing import Any
 
 from cdp_assets.attribution.spec import AttributionSpec
 from cdp_assets.consent.spec import ConsentSpec
+from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
 from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.profiles.spec import TraitSpec
 from cdp_assets.segments.spec import SegmentSpec
@@ -35,7 +36,68 @@ def declarations(seed: int) -> Declarations:
         attribution=_attribution(random),
         dedupe_window_hours=random.choice([0, 1, 6, 24, 72, 168]),
         plan=EVENTS,
+        tracking_plan=tracking_plan(Random(f"plan {seed}")),
+        violations=_policies(Random(f"policies {seed}")),
     )
+
+
+def tracking_plan(random: Random) -> TrackingPlan:
+    """A plan of some of the events: versions, nested rules, common ones, a schema. Sometimes none."""
+    if random.random() < 0.3:
+        return TrackingPlan()
+    events = [_event(random, name, version) for name in EVENTS if random.random() < 0.8 for version in random.choice([(1,), (2, 1), (1, 9)])]
+    if random.random() < 0.5:
+        properties: Given = {"email": {"type": "string"}, "age": {"type": random.choice(["integer", "number", "any"])}}
+        properties["address"] = {"type": "object", "properties": {"city": {"type": "string", "required": random.random() < 0.5}}}
+        if random.random() < 0.5:
+            properties["plan"] = {"type": "any", "enum": ["free", "pro", 1]}
+        events.append({"event": "Identify", "type": "identify", "description": "x", "properties": properties})
+    if random.random() < 0.4:
+        events.append({"event": "Cart", "type": "page", "name": "Cart", "description": "x"})
+    common: list[Given] = []
+    if random.random() < 0.4:
+        common.append({"types": ["track"], "properties": {"currency": {"type": "string", "pattern": "^[A-Z]{3}$"}}})
+    if random.random() < 0.4:
+        common.append({"sources": ["web"], "context": {"page.referrer": {"type": "string", "enum": ["", "https://www.google.com/"]}}})
+    return TrackingPlan.model_validate({"events": events, "common": common})
+
+
+def _event(random: Random, name: str, version: int) -> Given:
+    kinds: dict[str, list[Given]] = {
+        "sku": [{"type": "string", "pattern": "^s[0-9]$"}, {"type": "any", "enum": ["s1", "s2", 7]}],
+        "price": [{"type": "number"}, {"type": "integer"}],
+        "total": [{"type": "number"}, {"type": "number", "enum": [10.5, 100]}, {"type": "any"}],
+        "quantity": [{"type": "integer"}],
+        "category": [{"type": "string", "enum": ["books", "toys"]}],
+        "is_gift": [{"type": "boolean"}],
+        "order_id": [{"type": "string", "pattern": "^o"}, {"type": "string"}],
+    }
+    chosen = {each: dict(random.choice(rules)) for each, rules in kinds.items() if random.random() < 0.5}
+    for rules in chosen.values():
+        rules["required"] = random.random() < 0.2
+    event: Given = {"event": name, "version": version, "description": "x", "properties": chosen}
+    if random.random() < 0.25:
+        schema: Given = {"properties": {"price": {"minimum": 0}, "total": {"type": ["number", "string"]}}}
+        event["schema"] = schema | random.choice([{}, {"minProperties": 3}, {"required": ["sku"]}, {"required": ["total", "price"]}])
+    if random.random() < 0.2:
+        event["sources"] = random.choice([["web"], ["web", "server"]])
+    return event
+
+
+def _policies(random: Random) -> dict[str, ViolationPolicy]:
+    actions = ["allow", "omit", "omit", "block"]
+    return {
+        source: ViolationPolicy.model_validate(
+            {
+                "unplanned_event": random.choice(["allow", "allow", "block"]),
+                "required_missing": random.choice(["allow", "block"]),
+                **{name: random.choice(actions) for name in ("datatype_mismatch", "enum", "pattern", "rule")},
+                "additional_properties": random.choice(["allow", "allow", "omit"]),
+            }
+        )
+        for source in ("web", "server")
+        if random.random() < 0.7
+    }
 
 
 def variant(declared: Declarations, seed: int) -> Declarations:

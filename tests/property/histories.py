@@ -345,6 +345,9 @@ class _Shop:
             context |= {"device": {"id": self.random.choice(["S1", "s1", "s2", "s3"])}, "ip": "203.0.113.7"}
         if context or self._is(0.5):
             message["context"] = context
+        if self.count % 6 == 0:  # no draw: what else is made up stays the same
+            versions: list[Any] = [Number("2"), "2", Number("9"), Number("1"), None]
+            message.setdefault("context", {})["protocols"] = {"event_version": versions[self.count // 6 % 5]}
 
     def _add_time(self, message: dict[str, Any], device: str) -> int | None:
         happened = self.now - self.random.choice([0, 0, SECOND, SECOND, 1234, 60 * SECOND])

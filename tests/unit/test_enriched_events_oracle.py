@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdp_assets.enriched_events import schema
-from cdp_assets.enriched_events.spec import EnrichmentList, EventSpec, TrackingPlan, ViolationPolicy
+from cdp_assets.enriched_events.spec import EnrichmentList, EventSpec, PropertySpec, TrackingPlan, ViolationPolicy
 from cdp_assets.enriched_events.transform import EnrichedBatch, enrich_batch
 
 ENRICHMENTS = EnrichmentList.model_validate(
@@ -25,6 +25,13 @@ KINDS = {
     "enum": "Rule",
     "pattern": "Rule",
     "additional": "Additional-Properties",
+    "unplanned": "Unplanned-Event",
+}
+FIELDS = {
+    "required": "required_missing",
+    "type": "datatype_mismatch",
+    "additional": "additional_properties",
+    "unplanned": "unplanned_event",
 }
 
 NAMES = ["a", "b", "A", "n", "n.x", "n.y", "it's", "p0"]
@@ -48,23 +55,38 @@ def properties(draw: st.DrawFn) -> dict[str, Any]:
     return spec
 
 
-PLANS = st.lists(
-    st.builds(
-        lambda event, type_, props, sources: {
-            "event": event,
-            "type": type_,
-            "description": "x",
-            "properties": props,
-            "sources": sources,
-        },
-        st.sampled_from(["E", "F"]),
-        st.sampled_from(["track", "identify", "page"]),
-        st.dictionaries(st.sampled_from(NAMES), properties(), max_size=4),
-        st.sampled_from([[], [], ["web"]]),
+COMMON = st.builds(
+    lambda types, sources, props, context: {"types": types, "sources": sources, "properties": props, "context": context},
+    st.lists(st.sampled_from(["track", "identify", "page", "alias"]), max_size=2, unique=True),
+    st.sampled_from([[], [], ["web"]]),
+    st.dictionaries(st.sampled_from(["a", "n.x"]), properties(), max_size=2),
+    st.dictionaries(st.sampled_from(["page.url", "userAgent", "app"]), properties(), max_size=2),
+)
+PLANS = st.builds(
+    lambda events, common: TrackingPlan.model_validate({"events": events, "common": common}),
+    st.lists(
+        st.builds(
+            lambda event, type_, version, props, context, sources: {
+                "event": event,
+                "type": type_,
+                "version": version,
+                "description": "x",
+                "properties": props,
+                "context": context,
+                "sources": sources,
+            },
+            st.sampled_from(["E", "F"]),
+            st.sampled_from(["track", "identify", "page"]),
+            st.sampled_from([1, 1, 2, 11]),
+            st.dictionaries(st.sampled_from(NAMES), properties(), max_size=4),
+            st.dictionaries(st.sampled_from(["userAgent", "consent"]), properties(), max_size=1),
+            st.sampled_from([[], [], ["web"]]),
+        ),
+        max_size=5,
+        unique_by=lambda each: (each["type"], each["event"] if each["type"] == "track" else None, each["version"]),
     ),
-    max_size=4,
-    unique_by=lambda each: (each["type"], each["event"] if each["type"] == "track" else None),
-).map(lambda events: TrackingPlan.model_validate({"events": events}))
+    st.lists(COMMON, max_size=2),
+)
 
 ACTIONS = st.sampled_from(["allow", "omit", "block"])
 POLICIES = st.dictionaries(
@@ -77,6 +99,7 @@ POLICIES = st.dictionaries(
         enum=ACTIONS,
         pattern=ACTIONS,
         additional_properties=ACTIONS,
+        rule=ACTIONS,
     ),
 )
 CONTEXTS = st.fixed_dictionaries(
@@ -92,6 +115,7 @@ CONTEXTS = st.fixed_dictionaries(
             },
         ),
         "userAgent": st.sampled_from(["curl/8.4.0", "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/131.0.0.0 Safari/537.36"]),
+        "protocols": st.sampled_from([{"event_version": 2}, {"event_version": "2"}, {"event_version": 9}, {}, 2]),
         "consent": st.sampled_from([{"categoryPreferences": {"ads": True}}, {"categoryPreferences": {}}, {}]),
     },
 )
@@ -150,10 +174,13 @@ def _at(value: Any, path: str) -> Any:
     return value
 
 
-def _fails(spec: EventSpec, values: dict[str, Any]) -> list[tuple[str, list[str], str, bool]]:
-    """(check, path, field, is required) in the plan's order."""
-    found: list[tuple[str, list[str], str, bool]] = []
-    for name, each in spec.properties.items():
+Fails = list[tuple[str, list[str], str, bool]]
+"""(check, path, field, is required) in the plan's order."""
+
+
+def _fails(rules: dict[str, PropertySpec], values: dict[str, Any], column: str) -> Fails:
+    found: Fails = []
+    for name, each in rules.items():
         value, check = _at(values, name), None
         if value is None:
             check = "required" if each.required else None
@@ -164,31 +191,55 @@ def _fails(spec: EventSpec, values: dict[str, Any]) -> list[tuple[str, list[str]
         elif each.pattern and not re.fullmatch("p[0-9]", value):
             check = "pattern"
         if check:
-            found.append((check, name.split("."), f"{spec.column}.{name}", each.required))
-    planned = {name.split(".")[0] for name in spec.properties}
-    return found + [
-        ("additional", [key], f"{spec.column}.{key}", False) for key in sorted(values, key=str.encode) if key not in planned
-    ]
+            found.append((check, [column, *name.split(".")], f"{column}.{name}", each.required))
+    return found
+
+
+def _additional(event: dict[str, Any], spec: EventSpec, plan: TrackingPlan) -> Fails:
+    common = [name for rule in plan.common if not rule.types or event["type"] in rule.types for name in rule.properties]
+    planned = {name.split(".")[0] for name in (*spec.properties, *common)}
+    surplus = (key for key in sorted(event[spec.column] or {}, key=str.encode) if key not in planned)
+    return [("additional", [spec.column, key], f"{spec.column}.{key}", False) for key in surplus]
+
+
+def _planned(event: dict[str, Any], plan: TrackingPlan) -> EventSpec | None:
+    versions = {e.version: e for e in plan.events if e.type == event["type"] and e.matched_name in (None, event["event"])}
+    asked = _at(event["context"] or {}, "protocols.event_version")
+    spec = versions.get(int(asked or 0), versions[min(versions)]) if versions else None
+    return None if spec is None or (spec.sources and event["source"] not in spec.sources) else spec
+
+
+def _all_fails(event: dict[str, Any], plan: TrackingPlan) -> Fails:
+    found: Fails = []
+    spec = _planned(event, plan)
+    context = event["context"] or {}
+    if spec is not None:
+        found += _fails(spec.properties, event[spec.column] or {}, spec.column)
+        found += [*_additional(event, spec, plan), *_fails(spec.context, context, "context")]
+    elif event["type"] in {each.type for each in plan.events}:
+        found.append(("unplanned", [], "event", False))
+    for rule in plan.common:
+        if (rule.types and event["type"] not in rule.types) or (rule.sources and event["source"] not in rule.sources):
+            continue
+        if event["type"] != "alias":
+            column = "traits" if event["type"] == "identify" else "properties"
+            found += _fails(rule.properties, event[column] or {}, column)
+        found += _fails(rule.context, context, "context")
+    first: dict[tuple[str, str], tuple[str, list[str], str, bool]] = {}
+    for each in found:
+        first.setdefault((each[0], each[2]), each)
+    return list(first.values())
 
 
 def _judge(
     event: dict[str, Any], plan: TrackingPlan, policies: dict[str, ViolationPolicy]
 ) -> tuple[Any, list[Any], dict[str, Any]]:
-    """(blocking violation or None, noted violations, properties and traits that remain), one event at a time."""
-    left = {column: json.loads(json.dumps(event[column])) for column in ("properties", "traits")}
+    """(blocking violation or None, noted violations, properties, traits and context that remain), one event at a time."""
+    left = {column: json.loads(json.dumps(event[column])) for column in ("properties", "traits", "context")}
     policy = policies.get(event["source"], ViolationPolicy())
-    if event["type"] not in {each.type for each in plan.events}:
-        return None, [], left
-    spec = next((e for e in plan.events if e.type == event["type"] and e.matched_name in (None, event["event"])), None)
-    if spec is None or (spec.sources and event["source"] not in spec.sources):
-        if policy.unplanned_event == "block":
-            return ("Unplanned-Event", "event"), [], left
-        return None, [("Unplanned-Event", "event", "allow")], left
     noted, removed = [], []
-    for check, path, field, is_required in _fails(spec, event[spec.column] or {}):
-        name = {"required": "required_missing", "type": "datatype_mismatch", "additional": "additional_properties"}.get(
-            check, check
-        )
+    for check, path, field, is_required in _all_fails(event, plan):
+        name = FIELDS.get(check, check)
         action = getattr(policy, name)
         if action == "block" or (action == "omit" and is_required and policy.required_missing == "block"):
             return (KINDS[check], field), [], left
@@ -196,7 +247,7 @@ def _judge(
         if action == "omit":
             removed.append(path)
     for path in removed:
-        holder = left[spec.column]
+        holder: Any = left
         for key in path[:-1]:
             holder = holder.get(key, {})
         holder.pop(path[-1], None)
@@ -219,7 +270,7 @@ def test_verdicts_equal_those_of_a_slow_judge(
             row = passed[f"m{offset}"]
             got = [(each["kind"], each["field"], each["action"]) for each in json.loads(row["violations"] or "[]")]
             assert got == noted
-            for column in ("properties", "traits"):
+            for column in ("properties", "traits", "context"):
                 assert (None if row[column] is None else json.loads(row[column])) == left[column]
 
 
@@ -239,7 +290,7 @@ def test_every_event_lands_in_one_place_in_order_however_the_batch_is_cut(
     assert sorted(done.enriched["offset"].to_list() + done.quarantined["offset"].to_list()) == raw["offset"].to_list()
     for table in (done.enriched, done.quarantined):
         assert table["offset"].is_sorted()
-        same = [name for name in table.columns if name in raw.columns and name not in ("properties", "traits")]
+        same = [name for name in table.columns if name in raw.columns and name not in ("properties", "traits", "context")]
         assert table.select(same).equals(raw.filter(pl.col("offset").is_in(table["offset"].implode())).select(same))
     parts = _pieces(raw, cuts, plan, policies)
     assert pl.concat([part.enriched for part in parts]).equals(done.enriched)

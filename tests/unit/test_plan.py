@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from cdp_assets.enriched_events.plan import judge
 from cdp_assets.enriched_events.spec import EventSpec, PropertySpec, TrackingPlan, ViolationPolicy
 
-SCHEMA = {"source": pl.String, "type": pl.String, "event": pl.String, "properties": pl.String, "traits": pl.String}
+SCHEMA = {"source": pl.String, "type": pl.String, "event": pl.String, "properties": pl.String, "traits": pl.String, "context": pl.String}
 
 
 def _events(*events: dict[str, Any]) -> pl.DataFrame:
@@ -23,6 +23,7 @@ def _events(*events: dict[str, Any]) -> pl.DataFrame:
             "event": each.get("event"),
             "properties": json.dumps(each["properties"]) if "properties" in each else each.get("text"),
             "traits": json.dumps(each["traits"]) if "traits" in each else None,
+            "context": json.dumps(each["context"]) if "context" in each else None,
         }
         for each in events
     ]
@@ -211,7 +212,7 @@ def test_each_source_has_its_policy_and_a_source_without_one_the_default() -> No
     verdict = judge(raw, plan, policies)
     assert verdict.blocked.rows() == [(1, "Datatype-Mismatch", "properties.v")]
     assert verdict.noted["row"].to_list() == [0, 2]
-    assert verdict.noted["patch"].to_list() == [None, '{"v": null}']
+    assert verdict.noted["patch.properties"].to_list() == [None, '{"v": null}']
 
 
 @pytest.mark.parametrize(("required_missing", "action"), [("block", "block"), ("allow", "omit")])

@@ -29,6 +29,7 @@ CONTRACT = {
     "enriched_events": "message_id source type event user_id anonymous_id timestamp received_at batch_id properties context traits",
     "quarantined_events": "message_id event violation field payload",
     "event_violations": "event source kind action violation_count",
+    "event_counts": "hour source type event event_version is_unplanned event_count violating_count quarantined_count",
     "identity_map": "identifier_type identifier profile_id valid_from valid_to",
     "identity_edges": "identifier_type identifier other_type other first_at first_message_id",
     "identity_merges": "from_profile_id into_profile_id at message_id",

@@ -10,6 +10,7 @@ from tests.property.reference.consents import consents
 from tests.property.reference.enriched import Enrich, enriched, plain_enrichment
 from tests.property.reference.history import Batch, Declarations, History, Line
 from tests.property.reference.identity import Identifier, identity
+from tests.property.reference.plan import judged
 from tests.property.reference.profiles import events_by_profile, profiles
 from tests.property.reference.received import raw
 from tests.property.reference.segments import segments
@@ -32,7 +33,8 @@ def run(
     """
     registry = {} if registry is None else registry
     raw_rows, rejected, imported = raw(history, declarations)
-    enriched_rows = enriched(raw_rows, enrich or plain_enrichment(declarations))
+    passed, quarantined, counts = judged(raw_rows, declarations)
+    enriched_rows = enriched(passed, enrich or plain_enrichment(declarations))
     people = identity(enriched_rows, declarations.identity, registry)
     registry.update(people.registry)
     events = events_by_profile(enriched_rows, people, as_of)
@@ -45,6 +47,8 @@ def run(
         "rejected_events": rejected,
         "import_batches": imported,
         "enriched_events": enriched_rows,
+        "quarantined_events": quarantined,
+        "event_counts": counts,
         "identity_edges": people.identity_edges(),
         "identity_map": people.identity_map(),
         "identity_merges": people.merges,

@@ -1,6 +1,6 @@
-"""enriched_events: every raw row, with what a function given by the caller says of it.
+"""enriched_events: every row that the tracking plan lets pass, with what a function given by the caller says of it.
 
-The tracking plan and the enrichments are not written a second time: the caller hands in what the real ones found.
+The enrichments are not written a second time: the caller hands in what the real ones found. The plan is in plan.py.
 """
 
 from __future__ import annotations

@@ -5,10 +5,12 @@ How such histories are made up is in tests/property/histories.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cdp_assets.attribution.spec import AttributionSpec
 from cdp_assets.consent.spec import ConsentSpec
+from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
 from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.profiles.spec import TraitSpec
 from cdp_assets.segments.spec import SegmentSpec
@@ -66,4 +68,6 @@ class Declarations:
     attribution: AttributionSpec
     dedupe_window_hours: int
     plan: tuple[str, ...] = field(default=())
-    """Names of the track events there are. The reference blocks nothing: a tracking plan beside it must allow these, with any properties."""
+    """Names of the track events there are."""
+    tracking_plan: TrackingPlan = field(default_factory=TrackingPlan)
+    violations: Mapping[str, ViolationPolicy] = field(default_factory=dict)

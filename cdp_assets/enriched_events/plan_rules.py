@@ -1,0 +1,252 @@
+"""Which rules of the plan the objects of a batch break: declared properties column by column, JSON Schemas once per distinct text.
+
+What an event is judged by, and what the policies do about a violation, is in plan.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import polars as pl
+
+from cdp_assets.enriched_events import json_schema
+from cdp_assets.enriched_events.spec import PropertySpec
+from cdp_resources import json_paths
+
+CHECKS = ("required", "type", "enum", "pattern", "additional", "unplanned", *json_schema.KEYWORDS)
+"""What is checked, by name; a value fails at most one of the first four of a property, the first in this order."""
+
+CHECK = pl.Enum(CHECKS)
+
+FOUND: dict[str, pl.DataType] = {
+    "row": pl.UInt32(),
+    "order": pl.UInt32(),
+    "field": pl.String(),
+    "check": CHECK,
+    "path": pl.String(),
+    "key": pl.String(),
+    "is_required": pl.Boolean(),
+}
+"""A violation: `row` of the batch; its place in the plan's order; the field; the check; what is omitted for it, as the JSON list of
+keys below the event, null where nothing can be, and one more key; whether events must have that."""
+
+_RFC3339 = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?"
+    r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where the objects that are judged lie in their events."""
+
+    field: str
+    """As violations name it: `properties`, `properties.address`, `properties.products[]`."""
+    path: tuple[str, ...]
+    """Keys from the event to the object, or to the list that it is in."""
+    order: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Numbers of rules in the plan's order, the same whatever the events hold."""
+    list_is_required: bool | None = None
+    """In a list, whether events must have that list: what is omitted is the list. None outside lists."""
+
+    def within(self, name: str) -> Scope:
+        """The objects at a property."""
+        here = f"{self.field}.{name}"
+        return replace(self, field=here, path=self.path if self.is_in_list else (*self.path, *name.split(".")))
+
+    def elements(self, is_required: bool) -> Scope:
+        """The elements of the lists that lie here."""
+        return replace(self, field=f"{self.field}[]", list_is_required=self.list_is_required if self.is_in_list else is_required)
+
+    @property
+    def is_in_list(self) -> bool:
+        return self.list_is_required is not None
+
+
+def broken_properties(
+    rows: pl.DataFrame, properties: Mapping[str, PropertySpec], scope: Scope, *, also: Collection[str] = (), is_closed: bool = True
+) -> list[pl.DataFrame]:
+    """What objects (row, json) break of the properties declared for them; frames like FOUND.
+
+    Unless they are open, keys that neither the declaration nor `also` names are violations.
+    """
+    keys = {f"p{number}": name for number, name in enumerate((*properties, *also))}  # own names: a property may be called anything
+    fields = list(zip(keys, properties.items(), strict=False))
+    texts = [key for key, (_, each) in fields if each.pattern is not None or each.type == "date-time"]
+    values = json_paths.extract_json(rows, "json", keys, texts=texts, key_count="keys" if is_closed else None)
+    failed = values.select(_failed_check(key, each).alias(key) for key, (_, each) in fields)
+    found: list[pl.DataFrame] = []
+    for key, (name, each) in fields:
+        here, order = scope.within(name), next(scope.order)
+        found += _failures(rows, failed.get_column(key), here, order, each.required)
+        if each.properties or each.items is not None:
+            inner = pl.DataFrame([rows.get_column("row"), values.get_column(key).alias("json")])
+            found += _inside(inner, each, here)
+    if is_closed:
+        found += _additional(rows, values, keys, scope)
+    return found
+
+
+def _inside(values: pl.DataFrame, spec: PropertySpec, scope: Scope) -> list[pl.DataFrame]:
+    """What lies in the values (row, json) of a property that is an object or a list."""
+    found: list[pl.DataFrame] = []
+    if spec.properties:
+        found += broken_properties(values.filter(pl.col("json").str.starts_with("{")), spec.properties, scope)
+    if spec.items is not None:
+        each = json_paths.elements(values, "json")
+        rows = values.select(pl.col("row").gather(each.get_column("place"))).with_columns(each.get_column("json"))
+        named = each.select(pl.col("json").alias("e"), pl.col("text").alias("e.text"))
+        checks = named.select(_failed_check("e", spec.items)).to_series()
+        inner = scope.elements(spec.required)
+        found += _failures(rows, checks, inner, next(scope.order), spec.items.required)
+        if spec.items.properties or spec.items.items is not None:
+            found += _inside(rows, spec.items, inner)
+    return found
+
+
+def _failures(rows: pl.DataFrame, checks: pl.Series, scope: Scope, order: int, is_required: bool) -> list[pl.DataFrame]:
+    if checks.null_count() == checks.len():
+        return []
+    hit = rows.select("row", check=checks).filter(pl.col("check").is_not_null())
+    needed = is_required if scope.list_is_required is None else scope.list_is_required
+    made = violations(hit, scope.field, scope.path, order=order, check=pl.col("check"), is_required=needed)
+    return [made.unique(["row", "check"], maintain_order=True) if scope.is_in_list else made]
+
+
+def violations(
+    rows: pl.DataFrame,
+    field: str | pl.Expr,
+    path: tuple[str, ...] | None,
+    *,
+    order: int,
+    check: str | pl.Expr,
+    is_required: bool = False,
+    key: pl.Expr | None = None,
+) -> pl.DataFrame:
+    """A violation for each of the rows, like FOUND."""
+    return rows.select(
+        "row",
+        order=pl.lit(order, pl.UInt32),
+        field=pl.lit(field) if isinstance(field, str) else field,
+        check=(pl.lit(check) if isinstance(check, str) else check).cast(CHECK),
+        path=pl.lit(None if path is None else json.dumps(path), pl.String),
+        key=pl.lit(None, pl.String) if key is None else key,
+        is_required=pl.lit(is_required),
+    )
+
+
+def _failed_check(key: str, spec: PropertySpec) -> pl.Expr:
+    """The first check that the value fails; null when it passes."""
+    json_text = pl.col(key)
+    fails = [(json_text.is_null(), "required" if spec.required else None)]
+    if spec.type != "any":
+        fails.append((~_is_of_type(key, spec), "type"))
+    if spec.enum:
+        fails.append((~_is_in_enum(json_text, spec), "enum"))
+    if spec.pattern is not None:
+        fails.append((~pl.col(f"{key}.text").str.contains(spec.pattern), "pattern"))
+    check = pl.lit(None, CHECK)
+    for fail, name in reversed(fails):
+        check = pl.when(fail).then(pl.lit(name, CHECK)).otherwise(check)
+    return check
+
+
+def _is_of_type(key: str, spec: PropertySpec) -> pl.Expr:
+    json_text, text = pl.col(key), pl.col(f"{key}.text")
+    match spec.type:
+        case "string":
+            return json_text.str.starts_with('"')
+        case "boolean":
+            return json_text.is_in(["true", "false"])
+        case "object":
+            return json_text.str.starts_with("{")
+        case "array":
+            return json_text.str.starts_with("[")
+        case "number":
+            return json_text.str.contains(r"^-?\d")
+        case "integer":
+            double = json_text.cast(pl.Float64, strict=False)
+            whole = (double.is_finite() & (double == double.floor())).fill_null(False)
+            return json_text.str.contains(r"^-?\d+$") | (json_text.str.contains(r"^-?\d") & whole)
+        case "date-time":
+            is_day = text.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False).is_not_null()
+            return json_text.str.starts_with('"') & text.str.contains(_RFC3339) & is_day
+        case "any":
+            return json_text.is_not_null()
+
+
+def _is_in_enum(json_text: pl.Expr, spec: PropertySpec) -> pl.Expr:
+    exact = json_text.is_in(_enum_texts(json.dumps(spec.enum)))
+    numbers = [float(value) for value in spec.enum if isinstance(value, int | float) and not isinstance(value, bool)]
+    if numbers:  # 1 and 1.0 are one value
+        return exact | json_text.cast(pl.Float64, strict=False).is_in(numbers).fill_null(False)
+    return exact
+
+
+@lru_cache(maxsize=4096)
+def _enum_texts(values: str) -> list[str]:
+    return json_paths.canonical(json.loads(values))
+
+
+def _additional(rows: pl.DataFrame, values: pl.DataFrame, keys: Mapping[str, str], scope: Scope) -> list[pl.DataFrame]:
+    """Keys of the objects that the plan does not name, in alphabetical order."""
+    order = next(scope.order)
+    outer: dict[str, list[str]] = {}
+    for key, name in keys.items():
+        outer.setdefault(name.split(".")[0], []).append(key)
+    seen = [pl.any_horizontal(pl.col(inner).is_not_null()) for inner in outer.values()]
+    seen_count = pl.sum_horizontal(seen) if seen else pl.lit(0)
+    # Counting is cheap and misses no surplus key; the keys themselves are read only where the counts differ.
+    suspects = rows.filter(values.select((pl.col("keys") > seen_count).fill_null(False)).to_series())
+    if suspects.is_empty():
+        return []
+    surplus = (
+        suspects.select("row", key=json_paths.object_keys(suspects, "json"))
+        .explode("key")
+        .filter(pl.col("key").is_not_null() & ~pl.col("key").is_in(list(outer)))
+        .unique()
+        .sort("row", "key")
+    )
+    return [
+        violations(
+            surplus,
+            pl.lit(f"{scope.field}.") + pl.col("key"),
+            scope.path,
+            order=order,
+            check="additional",
+            is_required=scope.list_is_required or False,
+            key=None if scope.is_in_list else pl.col("key"),
+        )
+    ]
+
+
+def broken_schema(
+    rows: pl.DataFrame, schema: json_schema.Schema, scope: Scope, properties: Mapping[str, PropertySpec]
+) -> list[pl.DataFrame]:
+    """What objects (row, json) break of a JSON Schema; frames like FOUND. `properties` are those declared beside it."""
+    order = next(scope.order)
+    texts = rows.get_column("json").unique()
+    needed = {tuple(name.split(".")) for name, each in properties.items() if each.required}
+    found = [
+        (text, *_told(each, scope), each.is_required or json_schema.outside_lists(each.path) in needed)
+        for text in texts
+        for each in json_schema.broken(schema, text)
+    ]
+    if not found:
+        return []
+    columns = {"json": pl.String, "field": pl.String, "check": CHECK, "path": pl.String, "is_required": pl.Boolean}
+    each_text = pl.DataFrame(found, columns, orient="row").unique(maintain_order=True)
+    hit = rows.join(each_text, on="json", how="inner", nulls_equal=True)
+    blank = hit.with_columns(order=pl.lit(order, pl.UInt32), key=pl.lit(None, pl.String))
+    return [blank.select(list(FOUND))]
+
+
+def _told(each: json_schema.Broken, scope: Scope) -> tuple[str, str, str | None]:
+    """Field, check, path of a violation of a schema."""
+    name = "".join("[]" if isinstance(step, int) else f".{step}" for step in each.path)
+    keys = json_schema.outside_lists(each.path)
+    return f"{scope.field}{name}", each.check, json.dumps((*scope.path, *keys)) if keys else None

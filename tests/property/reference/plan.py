@@ -1,0 +1,224 @@
+"""quarantined_events, what remains of the others, and event_counts: section 3 of docs/semantics.md, one event at a time.
+
+JSON Schemas are judged by the library jsonschema, an engine that the pipeline does not use.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jsonschema
+
+from cdp_assets.enriched_events.spec import EventSpec, PropertySpec, TrackingPlan, ViolationPolicy
+from tests.property.reference.history import Declarations
+from tests.property.reference.values import Number, Row, compact
+
+KINDS = {"required": "Required-Missing", "type": "Datatype-Mismatch", "additional": "Additional-Properties", "unplanned": "Unplanned-Event"}
+_ACTIONS = {
+    "required": "required_missing",
+    "type": "datatype_mismatch",
+    "enum": "enum",
+    "pattern": "pattern",
+    "additional": "additional_properties",
+    "unplanned": "unplanned_event",
+}
+
+
+class Violation(NamedTuple):
+    """`path`: what is omitted for it, keys from the event down; None when nothing can be."""
+
+    check: str
+    field: str
+    path: tuple[str, ...] | None = None
+    is_required: bool = False
+
+
+class Place(NamedTuple):
+    """Where values lie: as fields are called, the path that is omitted, and whether a list that events must have is around them."""
+
+    field: str
+    path: tuple[str, ...]
+    list_is_required: bool | None = None
+
+
+def judged(raw: list[Row], declarations: Declarations) -> tuple[list[Row], list[Row], list[Row]]:
+    """The raw rows that pass, with `violations` and without what is omitted; the rows of quarantined_events; those of event_counts."""
+    passed, quarantined = [], []
+    counts: dict[tuple[Any, ...], Counter[str]] = {}
+    for row in raw:
+        spec, found = violations(row, declarations.tracking_plan)
+        policy = declarations.violations.get(row["source"], ViolationPolicy())
+        acted = [(each, _action(policy, each)) for each in found]
+        blocking = next((each for each, action in acted if action == "block"), None)
+        if blocking is not None:
+            kept = {name: row[name] for name in ("batch_seq", "offset", "message_id", "source", "type", "event", "received_at")}
+            quarantined.append(kept | {"violation": KINDS.get(blocking.check, "Rule"), "field": blocking.field})
+        else:
+            passed.append(_without(row, acted))
+        key = (row["batch_seq"], row["source"], row["type"], *((spec.event, spec.version) if spec else (None, None)))
+        count = counts.setdefault((*key, any(each.check == "unplanned" for each in found)), Counter())
+        is_violating = any(each.check != "additional" or action != "allow" for each, action in acted)
+        count.update(event_count=1, violating_count=int(is_violating), quarantined_count=int(blocking is not None))
+    names = ("batch_seq", "source", "type", "event", "event_version", "is_unplanned")
+    return passed, quarantined, [dict(zip(names, key, strict=True)) | dict(count) for key, count in counts.items()]
+
+
+def _action(policy: ViolationPolicy, violation: Violation) -> str:
+    action: str = getattr(policy, _ACTIONS.get(violation.check, "rule"))
+    if action == "omit" and violation.is_required and policy.required_missing == "block":
+        return "block"
+    return "allow" if action == "omit" and violation.path is None else action
+
+
+def _without(row: Row, acted: list[tuple[Violation, str]]) -> Row:
+    left = row | {name: copy.deepcopy(row[name]) for name in ("properties", "traits", "context")}
+    notes = [{"kind": KINDS.get(v.check, "Rule"), "field": v.field, "rule": v.check, "action": a} for v, a in acted]
+    left["violations"] = "[" + ",".join(json.dumps(each, ensure_ascii=False) for each in notes) + "]" if notes else None
+    for violation, action in acted:
+        if action == "omit":
+            holder: Any = left
+            for key in (violation.path or ())[:-1]:
+                holder = holder.get(key) if isinstance(holder, dict) else None
+            if isinstance(holder, dict):
+                holder.pop((violation.path or ())[-1], None)
+    return left
+
+
+def violations(row: Row, plan: TrackingPlan) -> tuple[EventSpec | None, list[Violation]]:
+    """What the event is planned as, and what it breaks, in the plan's order, each once."""
+    found: list[Violation] = []
+    spec = _planned(row, plan)
+    common = [rule for rule in plan.common if (not rule.types or row["type"] in rule.types)]
+    if spec is not None:
+        column = spec.column
+        also = {name for rule in common for name in rule.properties}
+        place = Place(column, (column,))
+        found += _of_object(row[column] or {}, spec.properties, place, also if spec.json_schema is None else None)
+        found += _of_schema(row[column] or {}, spec, place)
+        found += _of_object(row["context"] or {}, spec.context, Place("context", ("context",)), None)
+    elif row["type"] in {each.type for each in plan.events}:
+        found.append(Violation("unplanned", "event"))
+    for rule in common:
+        if rule.sources and row["source"] not in rule.sources:
+            continue
+        column = "traits" if row["type"] in ("identify", "group") else "properties"
+        if row["type"] != "alias":
+            found += _of_object(row[column] or {}, rule.properties, Place(column, (column,)), None)
+            found += _of_schema(row[column] or {}, rule, Place(column, (column,)))
+        found += _of_object(row["context"] or {}, rule.context, Place("context", ("context",)), None)
+    first: dict[tuple[str, str], Violation] = {}
+    for each in found:
+        first.setdefault((each.field, each.check), each)
+    return spec, list(first.values())
+
+
+def _planned(row: Row, plan: TrackingPlan) -> EventSpec | None:
+    named = [e for e in plan.events if e.type == row["type"] and e.matched_name is not None and e.matched_name == row["event"]]
+    versions = {e.version: e for e in named or [e for e in plan.events if e.type == row["type"] and e.matched_name is None]}
+    if not versions:
+        return None
+    protocols = (row["context"] or {}).get("protocols")
+    asked = protocols.get("event_version") if isinstance(protocols, dict) else None
+    chosen = {str(version): each for version, each in versions.items()}.get(str(asked), versions[min(versions)])
+    return None if chosen.sources and row["source"] not in chosen.sources else chosen
+
+
+def _of_object(value: Row, properties: Mapping[str, PropertySpec], place: Place, also: set[str] | None) -> Iterator[Violation]:
+    """`also`: other names that are planned; None where what is not named is no violation."""
+    for name, spec in properties.items():
+        here = Place(f"{place.field}.{name}", place.path if _in_list(place) else (*place.path, *name.split(".")), place.list_is_required)
+        inner: Any = value
+        for key in name.split("."):
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        yield from _of_value(inner, spec, here, spec.required)
+    if also is not None:
+        planned = {name.split(".")[0] for name in (*properties, *also)}
+        for key in sorted(value, key=str.encode):
+            if key not in planned:
+                path = place.path if _in_list(place) else (*place.path, key)
+                yield Violation("additional", f"{place.field}.{key}", path, bool(place.list_is_required))
+
+
+def _of_value(value: Any, spec: PropertySpec, place: Place, is_required: bool) -> Iterator[Violation]:
+    check = _failed(value, spec)
+    if check is not None:
+        needed = is_required if place.list_is_required is None else place.list_is_required
+        yield Violation(check, place.field, place.path, needed)
+    if spec.properties and isinstance(value, dict):
+        yield from _of_object(value, spec.properties, place, set())
+    if spec.items is not None and isinstance(value, list):
+        inner = Place(f"{place.field}[]", place.path, place.list_is_required if _in_list(place) else is_required)
+        told = [list(_of_value(each, spec.items, inner, spec.items.required)) for each in value]
+        own = [each for one in told for each in one if each.field == inner.field]
+        yield from sorted(own, key=lambda each: ("required", "type", "enum", "pattern").index(each.check))
+        yield from (each for one in told for each in one if each.field != inner.field)
+
+
+def _in_list(place: Place) -> bool:
+    return place.list_is_required is not None
+
+
+def _failed(value: Any, spec: PropertySpec) -> str | None:
+    if value is None:
+        return "required" if spec.required else None
+    if not _is_of(spec.type, value):
+        return "type"
+    if spec.enum and not any(_is_same(value, each) for each in spec.enum):
+        return "enum"
+    if spec.pattern is not None and not re.search(re.sub(r"\$$", r"\\Z", spec.pattern), value):
+        return "pattern"
+    return None
+
+
+def _is_of(type_: str, value: Any) -> bool:
+    is_number = isinstance(value, Number)
+    match type_:
+        case "any":
+            return True
+        case "string":
+            return isinstance(value, str) and not is_number
+        case "number":
+            return is_number
+        case "integer":
+            return is_number and (value.lstrip("-").isdigit() or (math.isfinite(float(value)) and float(value).is_integer()))
+        case other:
+            return isinstance(value, {"boolean": bool, "object": dict, "array": list}[other])
+
+
+def _is_same(value: Any, declared: object) -> bool:
+    if isinstance(value, Number):
+        return isinstance(declared, int | float) and not isinstance(declared, bool) and float(value) == float(declared)
+    return type(value) is type(declared) and value == declared
+
+
+def _of_schema(value: Row, rules: Any, place: Place) -> list[Violation]:
+    """By the order of fields and checks: a schema has no order of its own."""
+    if rules.json_schema is None:
+        return []
+    validator = jsonschema.Draft202012Validator(rules.json_schema)
+    plain = _plain(value)
+    found = []
+    for error in validator.iter_errors(plain):
+        (key,) = error.absolute_path or (None,)
+        if error.validator == "required":
+            found += [Violation("required", f"{place.field}.{name}", (*place.path, name)) for name in error.validator_value if name not in plain]
+        else:
+            field = place.field if key is None else f"{place.field}.{key}"
+            needed = key in rules.json_schema.get("required", ()) or (key in rules.properties and rules.properties[key].required)
+            found.append(Violation(error.validator, field, None if key is None else (*place.path, key), needed))
+    return sorted(set(found), key=lambda each: (each.field.encode(), ("required", "type", "minProperties", "minimum").index(each.check)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Number):
+        text = compact(value)
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
