@@ -24,10 +24,13 @@ COMMANDS: Mapping[str, str] = {
     "profile": "Show everything known about one person.",
     "quarantine": "See and replay what the tracking plan blocked.",
     "erase": "Remove a person from everything.",
+    "plan-import": "Take over a tracking plan of Segment, RudderStack, Iglu or JSON Schema.",
+    "plan-export": "Write the tracking plan as JSON Schema, a typed client, or a page.",
+    "plan-from-events": "Propose a tracking plan from what was received.",
     "validate": "Check the declarations in config/.",
     "bench": "Measure this machine: events per second, memory, bytes.",
 }
-"""Name -> what it does. The module cdp_cli.<name> holds the click command of the same name."""
+"""Name -> what it does. The module cdp_cli.<name> holds the click command of the same name, dashes written as underscores."""
 
 _QUIET = {"DAGSTER_DISABLE_TELEMETRY": "yes", "DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "DO_NOT_TRACK": "1"}
 """Nothing here reports to anybody."""
@@ -42,7 +45,8 @@ class LazyCommands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"cdp_cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"cdp_cli.{name}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
