@@ -52,7 +52,7 @@ def reference(settings: Settings, look_ups: LookUps) -> str:
 def look_up(distinct: pl.DataFrame, settings: Settings, look_ups: LookUps) -> pl.DataFrame:
     """`amount` (decimal text, major units), `currency` (code) and `at` (instant) -> the amount in minor units, rounded half to even.
 
-    The rates are the latest that were published for both currencies on or before the UTC day of the event. Null where the amount is no
+    Of each currency the latest rate counts that was published on or before the UTC day of the event. Null where the amount is no
     number or there is no rate. Raises LookUpError when the table is none of rates.
     """
     rates = look_ups.once(("rates", settings.rates), lambda: _rates(settings, look_ups))
