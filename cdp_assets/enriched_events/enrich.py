@@ -17,8 +17,10 @@ from cdp_assets.comparison import holds
 from cdp_assets.enriched_events.enrichment_list import EnrichmentSpec, When
 from cdp_assets.enriched_events.enrichments import COLUMN, FAILED
 from cdp_resources import json_paths
-from cdp_resources.look_ups import LookUpError, LookUps
+from cdp_resources.look_ups import LookUpError, LookUps, NotHereError
 
+_INSTANT = pl.Datetime("us", "UTC")
+_INSTANTS = tuple(f"{COLUMN}{name}" for name in ("timestamp", "received_at", "sent_at"))
 FAILURES = {"row": pl.UInt32(), "entry": pl.String(), "action": pl.String()}
 
 
@@ -64,6 +66,24 @@ def enrich(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec], look_ups: 
             outputs = outputs.drop(FAILED)
         rows = rows.hstack(outputs.rename(dict(zip(outputs.columns, each.columns, strict=True))))
     return Enriched(rows, pl.concat([pl.DataFrame(schema=FAILURES), *failures]), tuple(told))
+
+
+def look_up_mistakes(enrichments: Sequence[EnrichmentSpec], folder: Path) -> list[str]:
+    """What is wrong with the files below `folder` that look-ups name, as `entry: what is wrong`. Asks no database and no service."""
+    look_ups = LookUps(folder)
+    mistakes = []
+    for each in enrichments:
+        if each.plugin.is_look_up:
+            inputs = {name: _INSTANT if source in _INSTANTS else pl.String() for name, source in each.sources.items()}
+            try:
+                _called(each, pl.DataFrame(schema=inputs), look_ups)
+            except NotHereError:
+                continue
+            except LookUpError as error:
+                mistakes.append(f"{each.label}: {error}")
+            except Exception:  # noqa: S112 - a function that cannot do without rows may still do with some
+                continue
+    return mistakes
 
 
 def _json_inputs(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec]) -> dict[str, pl.Series]:

@@ -19,9 +19,9 @@ from cdp_resources.look_ups.database import Database, ask_database
 from cdp_resources.look_ups.functions import Function, load_function
 from cdp_resources.look_ups.queries import Query
 from cdp_resources.look_ups.service import Service, ask_service
-from cdp_resources.look_ups.tables import LookUpError, Reference, TableRef, find_table
+from cdp_resources.look_ups.tables import LookUpError, NotHereError, Reference, TableRef, find_table
 
-__all__ = ["Answered", "Database", "Function", "LookUpError", "LookUps", "Reference", "Service", "TableRef"]
+__all__ = ["Answered", "Database", "Function", "LookUpError", "LookUps", "NotHereError", "Reference", "Service", "TableRef"]
 
 T = TypeVar("T")
 
@@ -79,5 +79,5 @@ class LookUps:
 
     def _answers(self) -> Answers:
         if self._home is None:
-            raise LookUpError("there is no CDP_HOME here to keep answers in")
+            raise NotHereError("there is no CDP_HOME here to keep answers in")
         return Answers(self._home.answers)

@@ -35,6 +35,10 @@ class LookUpError(RuntimeError):
     """Reference data cannot be read, or is not what it should be. Names files and columns, never a value."""
 
 
+class NotHereError(LookUpError):
+    """Where to look is not known here, as when only declarations are read, without an installation."""
+
+
 class TableRef(BaseModel):
     """A reference table, in exactly one of three places."""
 
@@ -113,17 +117,17 @@ def find_table(ref: TableRef, folder: Path | None, home: Home | None) -> Referen
 def _path(ref: TableRef, folder: Path | None, home: Home | None) -> Path:
     if ref.home is not None:
         if home is None:
-            raise LookUpError(f"{ref.name}: there is no CDP_HOME here")
+            raise NotHereError(f"{ref.name}: there is no CDP_HOME here")
         return home.root / ref.home
     path = Path(str(ref.file)).expanduser()
     if not path.is_absolute() and folder is None:
-        raise LookUpError(f"{ref.name}: there is no folder of declarations here")
+        raise NotHereError(f"{ref.name}: there is no folder of declarations here")
     return path if folder is None else folder / path
 
 
 def _of_lake(ref: TableRef, home: Home | None) -> Reference:
     if home is None:
-        raise LookUpError(f"{ref.name}: there is no lake here")
+        raise NotHereError(f"{ref.name}: there is no lake here")
     try:
         table = DeltaTable(str(home.lake / str(ref.lake)))
     except TableNotFoundError:
