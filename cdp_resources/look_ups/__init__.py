@@ -18,7 +18,7 @@ from cdp_resources.look_ups.answers import Answered, Answers
 from cdp_resources.look_ups.database import Database, ask_database
 from cdp_resources.look_ups.functions import Function, load_function
 from cdp_resources.look_ups.queries import Query
-from cdp_resources.look_ups.service import Service, ask_service
+from cdp_resources.look_ups.service import Service, Spent, ask_service
 from cdp_resources.look_ups.tables import LookUpError, NotHereError, Reference, TableRef, find_table
 
 __all__ = ["Answered", "Database", "Function", "LookUpError", "LookUps", "NotHereError", "Reference", "Service", "TableRef"]
@@ -74,7 +74,7 @@ class LookUps:
 
     def service(self, service: Service, inputs: Sequence[Mapping[str, str | None]]) -> list[Answered | None]:
         """The answer of a web service for each row of inputs, in their order; None where it could not be had. Raises LookUpError."""
-        spent = self.once(("spent", service.identity), lambda: [0])
+        spent = self.once(("spent", service.identity), Spent)
         return ask_service(service, inputs, self._answers(), spent, self._now(), self.told[service.host])
 
     def _answers(self) -> Answers:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Self
 from urllib.parse import quote, urlsplit
@@ -24,6 +25,7 @@ from cdp_resources.look_ups.tables import LookUpError
 from cdp_resources.secrets import MissingSecretError, SecretRef
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SECRET = re.compile(r"authori[sz]ation|cookie|token|secret|passw|key$", re.IGNORECASE)
 _OWN_HEADERS = ("content-length", "host", "transfer-encoding", "connection")
 
 
@@ -42,6 +44,8 @@ class Service(BaseModel):
     """Headers that are no secret."""
     secret_headers: dict[str, SecretRef] = Field(default_factory=dict)
     """Headers whose whole value is a secret: `{Authorization: {env: COMPANY_API_KEY}}`."""
+    secret_parameters: dict[str, SecretRef] = Field(default_factory=dict)
+    """Parameters that are added to the address and whose value is a secret."""
     absent: tuple[int, ...] = (204, 404, 410)
     """Statuses that say `there is none`: an answer, not a failure."""
     time_to_live: TimeToLive = timedelta(days=30)
@@ -79,6 +83,8 @@ class Service(BaseModel):
                 raise ValueError(f"header {name!r} cannot be set")
             if isinstance(text, str) and re.search(r"[\r\n]", text):
                 raise ValueError(f"header {name!r} has more than one line")
+            if isinstance(text, str) and _SECRET.search(name):
+                raise ValueError(f"header {name!r} is a secret: name it in secret_headers, by {{env: NAME}}")
         return value
 
     @model_validator(mode="after")
@@ -104,11 +110,19 @@ class Service(BaseModel):
         return xxhash.xxh3_128_hexdigest(msgspec.json.encode(told, order="sorted"))
 
 
+@dataclass
+class Spent:
+    """What one run has asked a service."""
+
+    requests: int = 0
+    seconds: float = 0.0
+
+
 def ask_service(
     service: Service,
     inputs: Sequence[Mapping[str, str | None]],
     answers: Answers,
-    spent: list[int],
+    spent: Spent,
     now: datetime,
     told: Counter[str],
 ) -> list[Answered | None]:
@@ -121,19 +135,21 @@ def ask_service(
 
     def ask(places: Sequence[int]) -> Iterator[tuple[int, Answered | None]]:
         day = now.strftime("%Y-%m-%d")
-        wanted = min(len(places), max(service.requests_per_run - spent[0], 0))
+        wanted = min(len(places), max(service.requests_per_run - spent.requests, 0))
         granted = answers.spend(service.identity, day, wanted, service.requests_per_day)
-        spent[0] += granted
+        spent.requests += granted
         told["beyond_the_budget"] += len(places) - granted
         requests = [_request(service, open_rows[place][1]) for place in places[:granted]]
-        unsent = 0
-        for place, answer in _sent(service, requests):
+        unsent, start = 0, time.monotonic()
+        for place, answer in _sent(service, requests, service.seconds_per_run - spent.seconds):
             if answer is None:
                 unsent += 1
                 told["not_sent"] += 1
             else:
                 told[answer.failure or f"http_{answer.status}"] += 1
                 yield places[place], _answered(service, answer)
+        spent.seconds += time.monotonic() - start
+        spent.requests -= unsent
         if unsent:
             answers.give_back(service.identity, day, unsent)
 
@@ -155,6 +171,8 @@ def _request(service: Service, row: Mapping[str, str | None]) -> Request:
     headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body else {}), **service.headers}
     try:
         headers |= {name: secret.resolve() for name, secret in service.secret_headers.items()}
+        for name, secret in service.secret_parameters.items():
+            url += f"{'&' if '?' in url else '?'}{quote(name, safe='')}={quote(secret.resolve(), safe='')}"
     except MissingSecretError as error:
         raise LookUpError(f"{service.host}: {error}") from None
     return Request(service.method, url, headers, body, ())
@@ -170,7 +188,7 @@ def _filled(value: object, row: Mapping[str, str | None]) -> object:
     return value
 
 
-def _sent(service: Service, requests: Sequence[Request]) -> Iterator[tuple[int, Answer | None]]:
+def _sent(service: Service, requests: Sequence[Request], seconds: float) -> Iterator[tuple[int, Answer | None]]:
     """(place, answer) as they come; None for what was not sent, because the service is down or time is up."""
     limits = Limits(
         requests_per_second=service.requests_per_second,
@@ -178,7 +196,7 @@ def _sent(service: Service, requests: Sequence[Request]) -> Iterator[tuple[int, 
         max_attempts=service.max_attempts,
         concurrency=service.concurrency,
     )
-    end = time.monotonic() + service.seconds_per_run
+    end = time.monotonic() + seconds
     with Sender(limits) as sender, ThreadPoolExecutor(service.concurrency) as pool:
 
         def send(request: Request) -> Answer | None:

@@ -94,6 +94,13 @@ def test_a_wrong_key_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             ask(tmp_path, web, rows("f10"), **headers)
 
 
+def test_a_secret_parameter_is_added_to_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRM_KEY", "a&b")
+    with running(WebService()) as web:
+        ask(tmp_path, web, rows("f0"), secret_parameters={"key": {"env": "FIRM_KEY"}})
+        assert web.seen == ["GET /firm/f0?key=a%26b"]
+
+
 def test_a_service_that_limits_is_asked_no_faster_than_it_allows(tmp_path: Path) -> None:
     with running(WebService(firms(6), most_at_once=4)) as web:
         found = ask(tmp_path, web, rows(*(f"f{n}" for n in range(6))), max_attempts=5, concurrency=1)
@@ -142,7 +149,7 @@ def test_an_input_cannot_leave_its_place_in_the_address(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [{"url": "http://{firm}.example/"}, {"url": "ftp://x.example"}, {"url": "http://u:p@x.example/"}, {"url": "http:///x"},
-     {"headers": {"Host": "x"}}, {"headers": {"X-A": "b\r\nc: d"}}, {"body": {"a": 1}}, {"time_to_live": "30"}],
+     {"headers": {"Host": "x"}}, {"headers": {"X-A": "b\r\nc: d"}}, {"headers": {"X-Api-Key": "x"}}, {"body": {"a": 1}}, {"time_to_live": "30"}],
 )  # fmt: skip
 def test_a_service_that_cannot_be_asked_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
