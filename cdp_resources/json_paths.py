@@ -22,7 +22,7 @@ THREADS = 1
 _local = threading.local()
 
 
-class _Stream:
+class ArrowStream:
     """A frame as DuckDB takes it without pyarrow: it refuses a DataFrame, but reads any object with an Arrow stream."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
@@ -73,7 +73,7 @@ def elements(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     if frame.is_empty():
         return pl.DataFrame(schema={"place": pl.UInt32, "json": pl.String, "text": pl.String})
     texts = frame.select(pl.col(column).cast(pl.String).alias("j")).with_row_index("place")
-    relation = _connection().from_arrow(_Stream(texts.filter(pl.col("j").str.starts_with("["))))
+    relation = _connection().from_arrow(ArrowStream(texts.filter(pl.col("j").str.starts_with("["))))
     each = relation.project("place, unnest(json_extract(j, '$[*]')) as e")
     found = pl.DataFrame(each.project("place, nullif(e::VARCHAR, 'null') as json, e ->> '$' as text"))
     return found.with_columns(pl.col("place").cast(pl.UInt32))
@@ -84,7 +84,7 @@ def merge_patch(frame: pl.DataFrame, column: str, patch: str) -> pl.Series:
     if frame.is_empty():
         return pl.Series(column, [], dtype=pl.String)
     both = frame.select(pl.col(column).cast(pl.String).alias("t"), pl.col(patch).cast(pl.String).alias("p"))
-    relation = _connection().from_arrow(_Stream(both))
+    relation = _connection().from_arrow(ArrowStream(both))
     return pl.DataFrame(relation.project("json_merge_patch(t, p)::VARCHAR as c0")).get_column("c0").alias(column)
 
 
@@ -119,7 +119,7 @@ def _project(
     numbered = ", ".join(f"{sql} as c{number}" for number, (_, sql) in enumerate(expressions))
 
     def run(valid: str) -> pl.DataFrame:
-        relation = _connection().from_arrow(_Stream(texts)).project(f"{valid} as j")
+        relation = _connection().from_arrow(ArrowStream(texts)).project(f"{valid} as j")
         return pl.DataFrame(relation.query("rows", f"select {numbered} from ({source})"))  # noqa: S608 - paths are quoted
 
     try:

@@ -103,12 +103,16 @@ def test_fields_of_the_context_are_omitted_from_the_context() -> None:
     event = {"context": {"app": {"build": "x", "name": "shop"}, "more": 1}}
     assert _patches(event, plan) == {"context": {"app": {"build": None}}}
     raw = _events({"event": "Bought"} | event)
-    full = raw.with_columns(
-        pl.lit(None, pl.String).alias(name)
-        for name in ("offset", "batch_id", "message_id", "message_key", "user_id", "anonymous_id", "previous_id", "group_id")
-    ).with_columns(
-        pl.lit(None, pl.String).alias(name)
-        for name in ("timestamp", "received_at", "sent_at", "is_timestamp_adjusted", "ip", "received_date", "payload")
+    full = (
+        raw.with_columns(
+            pl.lit(None, pl.String).alias(name)
+            for name in ("offset", "batch_id", "message_id", "message_key", "user_id", "anonymous_id", "previous_id", "group_id")
+        )
+        .with_columns(
+            pl.lit(None, pl.String).alias(name)
+            for name in ("timestamp", "sent_at", "is_timestamp_adjusted", "ip", "received_date", "payload")
+        )
+        .with_columns(pl.lit(None, pl.Datetime("us", "UTC")).alias("received_at"))
     )
     assert json.loads(enrich_batch(full, plan, {}, ()).enriched["context"][0]) == {"app": {"name": "shop"}, "more": 1}
 
