@@ -110,6 +110,7 @@ def test_fields_of_the_context_are_omitted_from_the_context() -> None:
         pl.lit(None, pl.String).alias(name)
         for name in ("timestamp", "received_at", "sent_at", "is_timestamp_adjusted", "ip", "received_date", "payload")
     )
+    full = full.with_columns(pl.col("received_at").cast(pl.Datetime("us", "UTC")))
     assert json.loads(enrich_batch(full, plan, {}, ()).enriched["context"][0]) == {"app": {"name": "shop"}, "more": 1}
 
 
