@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
+from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
 from cdp_assets.raw_events.spec import HttpSource
+from cdp_resources import clock
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,16 @@ class SourceEntry:
 
     name: str
     spec: HttpSource
+
+
+@dataclass(frozen=True)
+class DebugConfig:
+    """The live debugger: who may see it, and what it judges events by."""
+
+    token: str = field(repr=False)
+    """The bearer token of those who may look."""
+    plan: TrackingPlan = field(default_factory=TrackingPlan)
+    violations: Mapping[str, ViolationPolicy] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,3 +50,9 @@ class ServerConfig:
     """Longest wait for the rest of a body that has begun to arrive."""
     reuse_port: bool = False
     """Let several collector processes listen on one port; the kernel spreads the connections."""
+    min_free_bytes: int | None = None
+    """While the disk of the inbox has less free, requests are answered 429. None: 512 MB, but at most a twentieth of the disk."""
+    debug: DebugConfig | None = None
+    """The live debugger; None: there is none."""
+    now: Callable[[], datetime] = clock.now
+    """What time it is."""
