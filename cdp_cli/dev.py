@@ -109,7 +109,11 @@ def _where(project: Project, port: int, ui_port: int, vendor_url: str) -> str:
     if project.settings.debug_token is not None:
         variable = project.settings.debug_token.env
         token = f"${variable}" if os.environ.get(variable) else _DEBUG_TOKEN
-        lines += ["  Watch what arrives: cdp tail, or", f'    curl -N -H "Authorization: Bearer {token}" {collector}{DEBUG_PATH}', ""]
+        lines += [
+            "  Watch what arrives: cdp tail, or",
+            f'    curl -N -H "Authorization: Bearer {token}" {collector}{DEBUG_PATH}',
+            "",
+        ]
     return "\n".join([*lines, "  Ctrl-C stops everything.", ""])
 
 

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
 from cdp_assets.raw_events.spec import HttpSource
 from cdp_resources import clock
+
+if TYPE_CHECKING:
+    from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class DebugConfig:
 
     token: str = field(repr=False)
     """The bearer token of those who may look."""
-    plan: TrackingPlan = field(default_factory=TrackingPlan)
-    violations: Mapping[str, ViolationPolicy] = field(default_factory=dict)
+    plan: TrackingPlan
+    violations: Mapping[str, ViolationPolicy]
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,9 @@ sources = {
 }
 debug = given["config"].pop("debug", None)
 if debug is not None:
-    from pydantic import TypeAdapter
-    debug = TypeAdapter(DebugConfig).validate_python(debug)
+    from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
+    policies = {name: ViolationPolicy(**policy) for name, policy in debug["violations"].items()}
+    debug = DebugConfig(debug["token"], TrackingPlan(**debug["plan"]), policies)
 config = ServerConfig(debug=debug, inbox=Path(given["inbox"]), sources=sources, **given["config"])
 serve(config, "127.0.0.1", given["port"], on_listening=lambda host, port: print(port, flush=True))
 print("stopped", flush=True)

@@ -99,7 +99,7 @@ def test_each_message_is_shown_with_what_becomes_of_it_and_without_values(watche
         began = time.monotonic()
         assert watched.post("/v1/batch", {"batch": batch}).status == 200
         events = stream.events(5)
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 3  # a second on a machine that has nothing else to do
         watched.post("/v1/track", {"event": "Seen"}, key="nobody")
         (turned_away,) = stream.events(1)
     assert [(each["status"], each.get("message_id"), each.get("reason")) for each in events] == [
@@ -170,6 +170,7 @@ def test_many_may_look_but_not_any_number_and_each_may_leave(watched: Any) -> No
         assert stream.events(1)[0]["message_id"] == "m8"
 
 
+@pytest.mark.e2e
 def test_who_reads_slowly_is_told_how_much_was_dropped_and_nobody_waits(start: Callable[..., Any], tmp_path: Path) -> None:
     server = start(tmp_path / "inbox", debug=DEBUG)
     with socket.create_connection(("127.0.0.1", server.port), timeout=15) as slow:
@@ -221,13 +222,12 @@ def test_more_than_can_be_judged_is_passed_over_and_told(tmp_path: Path) -> None
         assert look.skipped_bytes == sum(map(len, lines[: 500 - len(shown)]))
 
 
+@pytest.mark.e2e
 def test_cdp_tail_shows_what_arrives_and_no_character_that_a_terminal_obeys(start: Callable[..., Any], tmp_path: Path) -> None:
     server = start(tmp_path / "home" / "inbox")
     environment = {**os.environ, "CDP_HOME": str(tmp_path / "home"), "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "cdp_cli.main", "tail", "--count", "3"]
-    tail = subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    tail = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert tail.stderr is not None
         assert tail.stderr.readline().startswith("following")
@@ -240,7 +240,9 @@ def test_cdp_tail_shows_what_arrives_and_no_character_that_a_terminal_obeys(star
         tail.kill()
         tail.communicate()
     assert tail.returncode == 0
-    first, second, third = sorted(out.splitlines(), key=lambda line: ["quarantined", "rejected", "refused"].index(line.split()[1]))
+    first, second, third = sorted(
+        out.splitlines(), key=lambda line: ["quarantined", "rejected", "refused"].index(line.split()[1])
+    )
     assert first.endswith("web         track      Door\ufffd[31m  m1  Unplanned-Event event")
     assert second.endswith("no userId or anonymousId")
     assert "401 unknown_write_key" in third
