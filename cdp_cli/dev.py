@@ -17,6 +17,7 @@ from cdp_cli.processes import Program, ProgramFailedError, interruptible, stop_a
 from cdp_resources.dagster_home import ensure_instance
 from cdp_resources.home import REPOSITORY, Home, config_dir
 from cdp_resources.locks import exclusive
+from cdp_server.debug import PATH as DEBUG_PATH
 from demo import stand_ins
 
 _COLOURS = {"collector": "cyan", "dagster": "magenta", "vendor": "yellow"}
@@ -24,6 +25,7 @@ _START_SECONDS = 60.0
 _UI_SECONDS = 180.0
 _KNOWN_WARNING = "ignore:Function `dev_command` is superseded"
 _LOOK_EVERY = 0.5
+_DEBUG_TOKEN = "demo-debug-token"  # noqa: S105 - it shows invented people on loopback
 
 
 @click.command(name="dev")
@@ -84,6 +86,8 @@ def _defaults(project: Project, vendor_url: str) -> dict[str, str]:
     for variables in stand_ins.vendor_variables(project, vendor_url).values():
         is_real = any(os.environ.get(name) for name, value in variables.items() if value == vendor_url)
         values |= {} if is_real else variables
+    if project.settings.debug_token is not None:
+        values[project.settings.debug_token.env] = _DEBUG_TOKEN
     return {name: value for name, value in values.items() if not os.environ.get(name)}
 
 
@@ -102,6 +106,14 @@ def _where(project: Project, port: int, ui_port: int, vendor_url: str) -> str:
         key = next(iter([keys["web"]] if "web" in keys else keys.values()))
         lines += ["  Send an event:", f'    curl -u "{key}:" -H "Content-Type: application/json" {collector}/v1/track \\']
         lines += [f"         -d '{body}'", ""]
+    if project.settings.debug_token is not None:
+        variable = project.settings.debug_token.env
+        token = f"${variable}" if os.environ.get(variable) else _DEBUG_TOKEN
+        lines += [
+            "  Watch what arrives: cdp tail, or",
+            f'    curl -N -H "Authorization: Bearer {token}" {collector}{DEBUG_PATH}',
+            "",
+        ]
     return "\n".join([*lines, "  Ctrl-C stops everything.", ""])
 
 

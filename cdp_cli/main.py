@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "Play the demo shop through the whole graph, and say what came of it.",
     "dev": "Collector, Dagster UI and a stand-in vendor in one terminal.",
     "serve": "Receive events over HTTP.",
+    "tail": "Show what arrives as it arrives, and what becomes of it.",
     "ingest": "Import files of events.",
     "run": "Bring every table up to what was received, and activate.",
     "query": "Ask the tables in SQL.",

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
+import os
 import signal
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Semaphore
@@ -22,7 +24,7 @@ from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources.home import Home, config_dir
 from cdp_resources.secrets import MissingSecretError
 from cdp_resources.sources.webhooks import BadKeyError
-from cdp_server.config import ServerConfig, SourceEntry, WebhookEntry
+from cdp_server.config import DebugConfig, ServerConfig, SourceEntry, WebhookEntry
 from cdp_server.server import serve as serve_http
 
 _STOP_SECONDS = 25.0
@@ -120,6 +122,8 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
         inbox=Home.from_env().inbox,
         sources=sources,
         webhooks=vendors,
+        min_free_bytes=project.settings.min_free_bytes,
+        debug=_debug(project),
         trusted_proxies=trusted_proxies,
         reuse_port=workers > 1,
     )
@@ -130,6 +134,18 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
             _serve_several(config, host, port, workers)
     except (OSError, RuntimeError) as error:
         raise click.ClickException(f"cannot serve on {host}:{port}: {error}") from None
+
+
+def _debug(project: Project) -> DebugConfig | None:
+    """The live debugger, when its token is declared and set."""
+    if project.settings.debug_token is None:
+        return None
+    try:
+        token = project.settings.debug_token.resolve()
+    except MissingSecretError as error:
+        click.echo(f"no live debugger: config/settings.yaml: debug_token: {error}", err=True)
+        return None
+    return DebugConfig(token, project.plan, dict(project.violations))
 
 
 def _project() -> Project:
@@ -182,7 +198,16 @@ def _serve_several(config: ServerConfig, host: str, port: int, workers: int) -> 
 
 
 def _work(config: ServerConfig, host: str, port: int, ready: Semaphore) -> None:
+    threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
     serve_http(config, host, port, on_listening=lambda _host, _port: ready.release())
+
+
+def _stop_with_parent() -> None:
+    """A parent that was killed can't stop its workers, and they would keep the port from who is started in its place."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _told_to_stop() -> Mapping[str, int]:

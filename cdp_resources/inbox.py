@@ -83,7 +83,7 @@ class Inbox:
         """
         with self._lock():
             self._clear_staging()
-            return self._seal(self._open_segments())
+            return self._seal(self.open_segments())
 
     def seal(self, segments: Iterable[Path]) -> list[Batch]:
         """Seal these open segments; one that another process sealed already is passed over."""
@@ -117,6 +117,14 @@ class Inbox:
         """The sealed batches with a higher batch_seq than `after`, in order."""
         found = [Batch(int(match[2]), match[1]) for file in self._sealed.iterdir() if (match := _SEALED.fullmatch(file.name))]
         return sorted((batch for batch in found if batch.batch_seq > after), key=lambda batch: batch.batch_seq)
+
+    def open_segments(self) -> list[Path]:
+        """The segments that are not sealed, in no order."""
+        return [file for file in self._open.iterdir() if _OPEN.fullmatch(file.name)]
+
+    def sealed_changed_ns(self) -> int:
+        """When a batch last appeared or went, in nanoseconds, as coarse as the kernel's clock: equal twice in a row means no change."""
+        return self._sealed.stat().st_mtime_ns
 
     def path(self, batch: Batch) -> Path:
         """The file of a batch."""
@@ -182,7 +190,7 @@ class Inbox:
     def pending_bytes(self) -> int:
         """Bytes in open segments, which the next `seal_open` makes batches of."""
         total = 0
-        for segment in self._open_segments():
+        for segment in self.open_segments():
             with suppress(FileNotFoundError):
                 total += segment.stat().st_size
         return total
@@ -210,9 +218,6 @@ class Inbox:
     def _lock(self) -> Iterator[None]:
         with exclusive(self.root / "lock"):
             yield
-
-    def _open_segments(self) -> list[Path]:
-        return [file for file in self._open.iterdir() if _OPEN.fullmatch(file.name)]
 
     def _seal(self, segments: Iterable[Path]) -> list[Batch]:
         sealed: list[Batch] = []

@@ -98,7 +98,7 @@ class SegmentWriter:
         segment = self._segment
         if segment is not None and (
             segment.hour != hour_of(now)
-            or (now - segment.opened_at).total_seconds() >= self._max_age_seconds
+            or abs((now - segment.opened_at).total_seconds()) >= self._max_age_seconds  # also when the clock was set back
             or (segment.good_bytes > 0 and segment.good_bytes + more_bytes > self._max_bytes)
         ):
             self._leave()

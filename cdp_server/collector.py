@@ -15,13 +15,13 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from cdp_resources import clock, envelope, messages
+from cdp_resources import envelope, messages
 from cdp_resources.inbox import Inbox
 from cdp_resources.messages import RefusedMessageError
 from cdp_server import batch_lines
 from cdp_server.body import BadGzipError, BodyReader, ClientGoneError, decompressed
 from cdp_server.config import ServerConfig, SourceEntry
-from cdp_server.group_commit import GroupCommit, NotWrittenError, OverloadedError
+from cdp_server.group_commit import GroupCommit, NoRoomError, NotWrittenError, OverloadedError
 from cdp_server.http import HttpError, Receive, Route, Scope, Send, cross_origin
 from cdp_server.metrics import Metrics
 from cdp_server.rate import TokenBucket
@@ -34,6 +34,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _EXCESS = 4
 """A batch of more than this many times its limit is answered 413 as a whole."""
+
+_ROOM_SECONDS = 10
+"""When to send again what a nearly full disk has no room for."""
 
 _SHORT = {"i": "identify", "t": "track", "p": "page", "s": "screen", "g": "group", "a": "alias"}
 
@@ -91,6 +94,11 @@ class Collector:
     def open_segment_bytes(self) -> int:
         return self._commits.open_bytes if self._commits else 0
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk has the declared minimum free."""
+        return self._commits.has_room if self._commits else True
+
     def routes(self) -> Mapping[str, Route]:
         """The paths of the collector."""
         single = {name: name for name in messages.MESSAGE_TYPES} | _SHORT
@@ -103,7 +111,7 @@ class Collector:
         inbox = Inbox(self._config.inbox)
         inbox.seal_open()
         writer = inbox.writer(self._config.segment_max_bytes, self._config.segment_max_age)
-        self._commits = GroupCommit(writer, self._config.max_pending_bytes, self._metrics)
+        self._commits = GroupCommit(writer, self._config, self._metrics)
         self._commits.start()
 
     async def stop(self) -> None:
@@ -156,6 +164,8 @@ class Collector:
             await self._commits.submit(lines, received_at)
         except OverloadedError:
             raise HttpError(429, "overloaded", "too much is waiting to be written; send again", retry_after=1) from None
+        except NoRoomError:
+            raise HttpError(429, "disk_nearly_full", "the disk is nearly full; send again", retry_after=_ROOM_SECONDS) from None
         except NotWrittenError:
             raise HttpError(503, "not_stored", "the messages could not be stored; send again", retry_after=5) from None
         if accepted:
@@ -166,10 +176,10 @@ class Collector:
     async def keep_malformed(self, call: _Call, body: bytes, reason: str, type_: str | None, code: str) -> NoReturn:
         """Keep a whole body that cannot be read as one refused line, then answer 400."""
         await self.commit(call, call.refused(body, reason, type_), 0, 1)
-        raise HttpError(400, code, reason)
+        raise HttpError(400, code, reason, kept=True)
 
     def _call(self, entry: SourceEntry, scope: Scope, headers: Mapping[bytes, bytes]) -> _Call:
-        return _Call(entry, (clock.now() - _EPOCH) // _MICROSECOND, self._client_ip(scope), headers.get(b"origin"))
+        return _Call(entry, (self._config.now() - _EPOCH) // _MICROSECOND, self._client_ip(scope), headers.get(b"origin"))
 
     def _entry_before_body(self, scope: Scope, authorization: bytes | None) -> SourceEntry | None:
         """The source by the Authorization header, else by `?writeKey=`; None when neither is given."""
@@ -242,8 +252,8 @@ class _SingleCall:
         except RefusedMessageError as error:
             await self._collector.commit(call, call.refused(body, str(error), self._type), 0, 1)
             if len(body) > call.source.spec.max_event_bytes:
-                raise HttpError(413, "event_too_large", str(error)) from None
-            raise HttpError(400, "refused", str(error)) from None
+                raise HttpError(413, "event_too_large", str(error), kept=True) from None
+            raise HttpError(400, "refused", str(error), kept=True) from None
         line = call.head(self._type, checked.sentAt) + envelope.one_line(body) + envelope.END
         await self._collector.commit(call, line, 1, 0)
         return await _succeed(send, call.origin)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cdp_assets.raw_events.spec import HttpSource
 from cdp_assets.raw_events.webhook_source import WebhookSource
+from cdp_resources import clock
+
+if TYPE_CHECKING:
+    from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,16 @@ class WebhookEntry:
     spec: WebhookSource
     secrets: tuple[str, ...] = field(repr=False)
     """Their values, all good at the same time; none for a source that is not enabled."""
+
+
+@dataclass(frozen=True)
+class DebugConfig:
+    """The live debugger: who may see it, and what it judges events by."""
+
+    token: str = field(repr=False)
+    """The bearer token of those who may look."""
+    plan: TrackingPlan
+    violations: Mapping[str, ViolationPolicy]
 
 
 @dataclass(frozen=True)
@@ -50,3 +66,9 @@ class ServerConfig:
     """Longest wait for the rest of a body that has begun to arrive."""
     reuse_port: bool = False
     """Let several collector processes listen on one port; the kernel spreads the connections."""
+    min_free_bytes: int | None = None
+    """While the disk of the inbox has less free, requests are answered 429. None: 512 MB, but at most a twentieth of the disk."""
+    debug: DebugConfig | None = None
+    """The live debugger; None: there is none."""
+    now: Callable[[], datetime] = clock.now
+    """What time it is."""

@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
-from cdp_resources import clock
 from cdp_resources.segment_writer import SegmentWriter
+from cdp_server.config import ServerConfig
 from cdp_server.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR = 3_600_000_000
-_SEAL_CHECK_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+_MIN_FREE_BYTES = 512 * 1024 * 1024
 
 
 class OverloadedError(Exception):
     """More is waiting to be written than may wait."""
+
+
+class NoRoomError(Exception):
+    """The disk is nearly full; what is free is kept for those who make room."""
 
 
 class NotWrittenError(Exception):
@@ -42,9 +48,9 @@ class _Group:
 class GroupCommit:
     """Writes what is submitted, in order, and answers when it is durable."""
 
-    def __init__(self, writer: SegmentWriter, max_pending_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, writer: SegmentWriter, config: ServerConfig, metrics: Metrics) -> None:
         self._writer = writer
-        self._max_pending_bytes = max_pending_bytes
+        self._config = config
         self._metrics = metrics
         self._groups: deque[_Group] = deque()
         self._wake = asyncio.Event()
@@ -52,6 +58,8 @@ class GroupCommit:
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self.pending_bytes = 0
+        self.has_room = True
+        """Whether the disk has the declared minimum free, at the latest look."""
 
     @property
     def open_bytes(self) -> int:
@@ -59,8 +67,9 @@ class GroupCommit:
         return self._writer.open_bytes
 
     def start(self) -> None:
-        """Begin to write and to seal by age and hour; called on the running loop."""
-        self._tasks = [asyncio.create_task(self._write_groups()), asyncio.create_task(self._seal_in_time())]
+        """Begin to write, to seal by age and hour, and to watch the room on disk; called on the running loop. Raises OSError."""
+        self._look_for_room()
+        self._tasks = [asyncio.create_task(self._write_groups()), asyncio.create_task(self._every_second())]
 
     async def stop(self) -> None:
         """Write what waits, seal, and end."""
@@ -74,12 +83,14 @@ class GroupCommit:
         self._thread.shutdown()
 
     def submit(self, lines: bytes, received_at: int) -> asyncio.Future[None]:
-        """A future that is done when the lines are on disk, or fails with NotWrittenError. Raises OverloadedError.
+        """A future that is done when the lines are on disk, or fails with NotWrittenError. Raises OverloadedError and NoRoomError.
 
         `received_at` is in microseconds since 1970 UTC; all lines carry it.
         """
-        if self._closing or self.pending_bytes + len(lines) > self._max_pending_bytes:
+        if self._closing or self.pending_bytes + len(lines) > self._config.max_pending_bytes:
             raise OverloadedError
+        if not self.has_room:
+            raise NoRoomError
         if not self._groups or self._groups[-1].received_at // _HOUR != received_at // _HOUR:
             self._groups.append(_Group(received_at))
         group = self._groups[-1]
@@ -122,15 +133,29 @@ class GroupCommit:
         self._metrics.observe_commit(time.perf_counter() - began, len(lines))
         return None
 
-    async def _seal_in_time(self) -> None:
+    async def _every_second(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_SEAL_CHECK_SECONDS)
-            await loop.run_in_executor(self._thread, self._seal_if_due)
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                await loop.run_in_executor(self._thread, self._look)
+            except OSError as error:  # it is tried again in a second
+                _log.error("the inbox cannot be looked after: %s", error.strerror or type(error).__name__)
 
-    def _seal_if_due(self) -> None:
+    def _look(self) -> None:
         if self._writer.open_bytes or self._writer.has_unsealed:
-            self._writer.seal_if_due(clock.now())
+            self._writer.seal_if_due(self._config.now())
+        self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        disk = shutil.disk_usage(self._config.inbox)
+        least = self._config.min_free_bytes
+        if least is None:
+            least = min(_MIN_FREE_BYTES, disk.total // 20)
+        has_room = disk.free >= least
+        if has_room != self.has_room:
+            _log.warning("the disk has room again" if has_room else "the disk is nearly full: %d bytes are free", disk.free)
+        self.has_room = has_room
 
     def _close_writer(self) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cdp_resources.inbox import Inbox
 from cdp_server.config import ServerConfig
@@ -17,7 +17,9 @@ _PROOF_SECONDS = 1.0
 class Health:
     """The routes for those who watch the server."""
 
-    def __init__(self, config: ServerConfig, metrics: Metrics) -> None:
+    def __init__(self, config: ServerConfig, metrics: Metrics, has_room: Callable[[], bool]) -> None:
+        """`has_room` says whether the disk has the declared minimum free."""
+        self._has_room = has_room
         self._config = config
         self._metrics = metrics
         self._probing = asyncio.Lock()
@@ -34,7 +36,9 @@ class Health:
         return await respond_json(scope, send, 200, b'{"status": "alive"}')
 
     async def _ready(self, scope: Scope, _receive: Receive, send: Send) -> int:
-        """200 only when a write was made durable just now, or within the last second."""
+        """200 only when a write was made durable just now, or within the last second, and the disk is not nearly full."""
+        if not self._has_room():
+            raise HttpError(503, "disk_nearly_full", "the disk is nearly full", retry_after=10)
         async with self._probing:
             if time.monotonic() - self._proven_at > _PROOF_SECONDS:
                 try:

@@ -22,13 +22,17 @@ class Handler(Protocol):
 class HttpError(Exception):
     """An answer that is no success: a status, a `code` for programs and a `message` for people, without values of anybody."""
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after: int | None = None, close: bool = False) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after: int | None = None, close: bool = False, kept: bool = False
+    ) -> None:
+        """`kept`: what was sent is on disk all the same, with the reason why it is no event."""
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.retry_after = retry_after
         self.close = close
+        self.kept = kept
 
 
 _JSON = (b"content-type", b"application/json")
@@ -117,12 +121,18 @@ class App:
         prefixes: Mapping[str, Route],
         parts: Iterable[Part],
         count: Callable[[str, int], None],
+        refused: Callable[[str, HttpError], None],
+        end_streams: Callable[[], None],
     ) -> None:
-        """`prefixes` are for paths that carry a value. `count` is told the route ("other" for none) and status of each answer."""
+        """`prefixes` are for paths that carry a value. `count` is told the route ("other" for none) and status of each answer,
+        `refused` the route and what it was answered instead of success. `end_streams` ends answers that have no end of their own.
+        """
+        self.end_streams = end_streams
         self._routes = dict(routes)
         self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
         self._parts = list(parts)
         self._count = count
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -145,6 +155,7 @@ class App:
             else:
                 raise HttpError(405, "method_not_allowed", f"this path answers {route.method}")
         except HttpError as error:
+            self._refused(name, error)
             status = await respond_error(scope, send, error)
         self._count(name, status)
 

@@ -15,6 +15,7 @@ import uvicorn
 
 from cdp_server.collector import Collector
 from cdp_server.config import ServerConfig
+from cdp_server.debug import Debugger
 from cdp_server.health import Health
 from cdp_server.http import App, Route
 from cdp_server.metrics import Metrics
@@ -30,9 +31,13 @@ def build_app(config: ServerConfig) -> App:
     collector = Collector(config, metrics)
     metrics.gauge("cdp_pending_bytes", "Bytes in memory that are not yet on disk.", lambda: collector.pending_bytes)
     metrics.gauge("cdp_open_segment_bytes", "Bytes in the open segment.", lambda: collector.open_segment_bytes)
-    routes = {**collector.routes(), **Webhooks(config, metrics, collector).routes(), **Health(config, metrics).routes()}
+    metrics.gauge("cdp_disk_has_room", "1 while the disk has the declared minimum free.", lambda: collector.has_room)
+    debugger = Debugger(config)
+    health = Health(config, metrics, lambda: collector.has_room)
+    webhooks = Webhooks(config, metrics, collector)
+    routes = {**collector.routes(), **webhooks.routes(), **health.routes(), **debugger.routes()}
     prefixes: dict[str, Route] = {}
-    return App(routes, prefixes, [collector], metrics.count_request)
+    return App(routes, prefixes, [collector], metrics.count_request, debugger.tell_refused, debugger.end_streams)
 
 
 def serve(app_config: ServerConfig, host: str, port: int, *, on_listening: Callable[[str, int], None] | None = None) -> None:
@@ -41,19 +46,27 @@ def serve(app_config: ServerConfig, host: str, port: int, *, on_listening: Calla
     Port 0 takes a free one; `on_listening` is told the address once requests are answered. Raises OSError when the address is
     taken, and RuntimeError when the inbox cannot be opened.
     """
-    serve_app(build_app(app_config), host, port, reuse_port=app_config.reuse_port, on_listening=on_listening)
+    app = build_app(app_config)
+    serve_app(app, host, port, reuse_port=app_config.reuse_port, on_listening=on_listening, on_stop=app.end_streams)
 
 
 def serve_app(
-    app: object, host: str, port: int, *, reuse_port: bool = False, on_listening: Callable[[str, int], None] | None = None
+    app: object,
+    host: str,
+    port: int,
+    *,
+    reuse_port: bool = False,
+    on_listening: Callable[[str, int], None] | None = None,
+    on_stop: Callable[[], None] | None = None,
 ) -> None:
-    """Run any ASGI application as `serve` does."""
+    """Run any ASGI application as `serve` does. `on_stop` is called when it is told to stop, before it waits for open requests."""
     with _listen(host, port, reuse_port) as listener:
-        _server(app).run_until_told(listener, on_listening)
+        _server(app, on_stop).run_until_told(listener, on_listening)
 
 
-def _server(app: object) -> _Server:
+def _server(app: object, on_stop: Callable[[], None] | None) -> _Server:
     return _Server(
+        on_stop,
         uvicorn.Config(
             app,  # type: ignore[arg-type]
             loop="uvloop",
@@ -66,12 +79,16 @@ def _server(app: object) -> _Server:
             server_header=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
             backlog=_BACKLOG,
-        )
+        ),
     )
 
 
 class _Server(uvicorn.Server):
     """uvicorn that returns after a signal, where its own would raise the signal again and end the process."""
+
+    def __init__(self, on_stop: Callable[[], None] | None, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
 
     def run_until_told(self, listener: socket.socket, on_listening: Callable[[str, int], None] | None) -> None:
         """Serve on a listening socket. Raises RuntimeError when the application does not start."""
@@ -99,6 +116,8 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+        if self._on_stop is not None:
+            self._on_stop()
 
 
 @contextmanager

@@ -52,7 +52,7 @@ _BOOKKEEPING = {"manifest", "sync_log"}
 
 
 @dataclass
-class _Sent:
+class Sent:
     """What was sent, and what was answered with 200, by message id."""
 
     sent: set[str] = field(default_factory=set)
@@ -68,13 +68,13 @@ def crash(root: Path, kills: int, seed: int, say: Say, run_command: Sequence[str
     """
     home, random_ = Home(root / "killed"), random.Random(seed)
     as_of = (now() + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    messages = _messages(seed, 20_000)
-    told = _Sent()
+    messages = messages_of(seed, 20_000)
+    told = Sent()
     began = time.monotonic()
     interrupted = 0
     for number in range(kills):
         uses_command = run_command is not None and number % 2 == 1
-        runner = _start(
+        runner = start_process(
             run_command if uses_command and run_command else _pipeline(home, as_of), home, as_of if uses_command else None
         )
         collector, port = _start_collector(home)
@@ -83,9 +83,9 @@ def crash(root: Path, kills: int, seed: int, say: Say, run_command: Sequence[str
             sender.start()
         _wait_for_answers(told, told.answers + 8)
         if not uses_command:
-            _line(runner)
+            first_line(runner)
         time.sleep(random_.uniform(0.0, 0.8))
-        _kill(collector)
+        kill_group(collector)
         for sender in senders:
             sender.join()
         if uses_command and random_.random() < 0.75:
@@ -93,7 +93,7 @@ def crash(root: Path, kills: int, seed: int, say: Say, run_command: Sequence[str
         with suppress(subprocess.TimeoutExpired):
             runner.wait(random_.uniform(0.0, 4.0 if uses_command else 1.7))
         interrupted += runner.poll() is None
-        _kill(runner)
+        kill_group(runner)
         say(f"killed {number + 1} of {kills} times; {len(told.acknowledged):,} messages acknowledged")
     say("the run after the kills")
     last = run_command if run_command is not None else _pipeline(home, as_of, once=True)
@@ -110,7 +110,7 @@ def crash(root: Path, kills: int, seed: int, say: Say, run_command: Sequence[str
         "used_cdp_run": run_command is not None,
         "seconds": time.monotonic() - began,
         "recovery_seconds": recovery,
-        **_kept(home, told),
+        **kept(home, told),
         "different_tables": different_tables(home, clean),
     }
 
@@ -120,7 +120,7 @@ def shipped() -> Project:
     return Project.load(REPOSITORY / "config")
 
 
-def _kept(home: Home, told: _Sent) -> dict[str, int]:
+def kept(home: Home, told: Sent) -> dict[str, int]:
     """Acknowledged, stored, missing and doubled messages, and lines that no count accounts for."""
     lake = Lake(home.lake)
     stored = lake.table(RAW_EVENTS).scan().select("message_id").collect()["message_id"]
@@ -159,7 +159,7 @@ def different_tables(left: Home, right: Home) -> list[str]:
     return found
 
 
-def _messages(seed: int, count: int) -> Iterator[str]:
+def messages_of(seed: int, count: int) -> Iterator[str]:
     """Different messages of the shop, without end: after `count` the same come again, as duplicates."""
     lines = Load(seed, count).lines(0, count, now() - timedelta(hours=2))
     return _Shared(itertools.cycle([line[line.index('"message":') + 10 : -1] for line in lines]))
@@ -176,7 +176,7 @@ class _Shared(Iterator[str]):
             return next(self._inner)
 
 
-def _send(port: int, messages: Iterator[str], told: _Sent) -> None:
+def _send(port: int, messages: Iterator[str], told: Sent) -> None:
     """Post batches over one connection until the collector is gone."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     headers = {"Authorization": "Basic Y3Jhc2g6", "Content-Type": "application/json"}
@@ -196,7 +196,7 @@ def _send(port: int, messages: Iterator[str], told: _Sent) -> None:
         connection.close()
 
 
-def _wait_for_answers(told: _Sent, count: int) -> None:
+def _wait_for_answers(told: Sent, count: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while told.answers < count:
         if time.monotonic() > deadline:
@@ -213,8 +213,8 @@ def _wait_until_sealed(home: Home, runner: subprocess.Popen[str]) -> None:
 
 
 def _start_collector(home: Home) -> tuple[subprocess.Popen[str], int]:
-    process = _start([sys.executable, "-m", "demo.bench.crashes", "collector", str(home.inbox)], home, None)
-    return process, int(_line(process))
+    process = start_process([sys.executable, "-m", "demo.bench.crashes", "collector", str(home.inbox)], home, None)
+    return process, int(first_line(process))
 
 
 def _pipeline(home: Home, as_of: datetime, *, once: bool = False) -> list[str]:
@@ -229,7 +229,8 @@ def _pipeline(home: Home, as_of: datetime, *, once: bool = False) -> list[str]:
     ]
 
 
-def _start(command: Sequence[str], home: Home, as_of: datetime | None) -> subprocess.Popen[str]:
+def start_process(command: Sequence[str], home: Home, as_of: datetime | None) -> subprocess.Popen[str]:
+    """A process with a session of its own, that works on `home`."""
     extra = [] if as_of is None else ["--as-of", as_of.isoformat()]
     environment = {**os.environ, "CDP_HOME": str(home.root), "PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(
@@ -243,7 +244,8 @@ def _start(command: Sequence[str], home: Home, as_of: datetime | None) -> subpro
     )
 
 
-def _line(process: subprocess.Popen[str]) -> str:
+def first_line(process: subprocess.Popen[str]) -> str:
+    """The next line that it prints. Raises BenchError when it ends without one."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -251,7 +253,7 @@ def _line(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
+def kill_group(process: subprocess.Popen[str]) -> None:
     """kill -9 of a process and of everything that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -261,13 +263,13 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def _finish(command: Sequence[str], home: Home, as_of: datetime | None) -> None:
-    process = _start(command, home, as_of)
+    process = start_process(command, home, as_of)
     try:
         process.communicate(timeout=_FINISH_SECONDS)
     except subprocess.TimeoutExpired:
         raise BenchError(f"the run after the kills did not finish in {_FINISH_SECONDS:.0f} s") from None
     finally:
-        _kill(process)
+        kill_group(process)
     if process.returncode:
         raise BenchError(f"the run after the kills ended with status {process.returncode}")
 

@@ -24,7 +24,7 @@ _PROGRAM = """
 import json, resource, signal, sys
 from pathlib import Path
 from cdp_assets.raw_events.spec import HttpSource
-from cdp_server.config import ServerConfig, SourceEntry
+from cdp_server.config import DebugConfig, ServerConfig, SourceEntry
 from cdp_server.server import serve
 
 given = json.loads(sys.argv[1])
@@ -35,7 +35,12 @@ sources = {
     key: SourceEntry(name, HttpSource(kind="http", write_key={"env": "UNUSED"}, **spec))
     for key, (name, spec) in given["sources"].items()
 }
-config = ServerConfig(inbox=Path(given["inbox"]), sources=sources, **given["config"])
+debug = given["config"].pop("debug", None)
+if debug is not None:
+    from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
+    policies = {name: ViolationPolicy(**policy) for name, policy in debug["violations"].items()}
+    debug = DebugConfig(debug["token"], TrackingPlan(**debug["plan"]), policies)
+config = ServerConfig(debug=debug, inbox=Path(given["inbox"]), sources=sources, **given["config"])
 serve(config, "127.0.0.1", given["port"], on_listening=lambda host, port: print(port, flush=True))
 print("stopped", flush=True)
 """

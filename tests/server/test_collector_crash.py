@@ -118,7 +118,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_with_a_full_disk_it_is_not_ready_and_recovers_with_room(start: Callable[..., Any], small_disk: Path) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * 200_000)
-    server = start(small_disk / "inbox")
+    server = start(small_disk / "inbox", min_free_bytes=0)
     numbers = itertools.count()
     stored: list[str] = []
     assert post_until_full(server, numbers, stored).status == 503
@@ -135,6 +135,46 @@ def test_with_a_full_disk_it_is_not_ready_and_recovers_with_room(start: Callable
     assert server.request("GET", "/readyz").status == 200
     assert [line["message"]["userId"] for line in server.take()] == [*stored, f"u{number}"]
     server.kill()
+
+
+def test_with_a_nearly_full_disk_it_turns_senders_away_and_keeps_what_it_acknowledged(
+    start: Callable[..., Any], small_disk: Path
+) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * 300_000)
+    server = start(small_disk / "inbox", min_free_bytes=150_000, segment_max_age=0.5)
+    numbers = itertools.count()
+    stored: list[str] = []
+    for number in numbers:
+        answer = server.post("/v1/page", page(number))
+        if answer.status != 200:
+            break
+        stored.append(f"u{number}")
+        time.sleep(0.1)
+    assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (429, "disk_nearly_full", "10")
+    assert server.post("/v1/track", {"event": "Seen"}).status == 429
+    ready = server.request("GET", "/readyz")
+    assert (ready.status, ready.json["code"]) == (503, "disk_nearly_full")
+    assert "cdp_disk_has_room 0" in server.request("GET", "/metrics").body.decode().splitlines()
+    assert server.request("GET", "/healthz").status == 200
+    assert os.statvfs(small_disk).f_bavail * 4096 > 50_000, "what is free is left for those who make room"
+    assert [line["message"]["userId"] for line in server.take()] == stored
+    filler.unlink()
+    deadline = time.monotonic() + 10
+    while server.request("GET", "/readyz").status != 200:
+        assert time.monotonic() < deadline, "it does not see that there is room again"
+        time.sleep(0.1)
+    assert server.post("/v1/page", {"userId": "after"}).status == 200
+    assert [line["message"]["userId"] for line in server.take()] == ["after"]
+    server.kill()
+
+
+def test_a_disk_with_less_than_the_declared_minimum_is_seen_before_the_first_request(
+    start: Callable[..., Any], tmp_path: Path
+) -> None:
+    server = start(tmp_path / "inbox", min_free_bytes=2**60)
+    assert server.post("/v1/page", page(1)).status == 429
+    assert server.take() == []
 
 
 def test_more_than_may_wait_is_answered_429_and_the_rest_is_stored(start: Callable[..., Any], tmp_path: Path) -> None:
