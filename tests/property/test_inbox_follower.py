@@ -93,11 +93,11 @@ def test_notes_reach_all_who_listen_and_nobody_else(tmp_path: Path) -> None:
     quiet.tell({"at": "nobody listens"})
     with RefusalListener(inbox) as first, RefusalListener(inbox) as second:
         teller = RefusalTeller(inbox)
-        for number in range(300):
+        for number in range(5):
             teller.tell({"number": number})
-        told = heard(first, second)
-        assert told[0] == told[1]
-        assert told[0][0] == {"number": 0}
+        assert heard(first, second) == [[{"number": number} for number in range(5)]] * 2
+        for number in range(3_000):  # nobody takes these at that pace, and nobody waits
+            teller.tell({"number": number})
     assert list((inbox / "listeners").iterdir()) == []
     teller.tell({"at": "they left"})
 
