@@ -1,5 +1,5 @@
 # Every target sets up .venv first, from nothing but Python 3.11 and a package index.
-.PHONY: demo test dev lint bench docs install
+.PHONY: demo test dev lint bench soak docs install
 .NOTPARALLEL:
 
 BIN := .venv/bin
@@ -22,6 +22,9 @@ lint: install ## formatting, style, types, and the shipped declarations
 
 bench: install ## events per second, memory and bytes of this machine; ARGS='--events 10000000' for more
 	$(BIN)/cdp bench $(ARGS)
+
+soak: install ## ten minutes of load with kills, restarts, a full disk and a clock that jumps: acknowledged is stored, exactly
+	$(BIN)/python -m pytest -m soak -s tests/e2e/test_soak.py $(ARGS)
 
 docs: install ## write docs/config.md, docs/schemas and docs/tables.md again from the code
 	$(BIN)/python -m cdp_cli.config_reference

@@ -6,7 +6,6 @@ Reads only, takes no lock, and so can hold up nobody who writes. What a line mea
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,9 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cdp_resources.inbox import Inbox
-
-_REMEMBERED = 256
+from cdp_resources.inbox import Batch, Inbox
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,6 @@ class InboxFollower:
         self._inbox = inbox
         self._max_bytes = max_bytes
         self._followed: dict[Path, _Followed] = {}
-        self._known: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
         self._changes: tuple[int, int] = (0, 0)
         # Segments first: one that is sealed in between is then known by its descriptor, whatever its number.
         self._follow(self._inbox.open_segments())
@@ -83,24 +79,19 @@ class InboxFollower:
         """What came since the last look. Raises OSError."""
         segments = set(self._inbox.open_segments())
         self._follow(segments - self._followed.keys())
+        sealed = [self._followed.pop(path) for path in self._followed.keys() - segments]
         parts: list[bytes] = []
         skipped = 0
         room = self._max_bytes
-        for path, each in list(self._followed.items()):
+        # Sealed segments stay open until the batches were gone through: the kernel gives the number of a closed file to the next.
+        batches = self._unseen_batches([*sealed, *self._followed.values()], is_changed=bool(sealed))
+        for each in [*sealed, *self._followed.values(), *batches]:
             data, passed = each.read(room)
             parts.append(data)
             room -= len(data)
             skipped += passed
-            if path not in segments:
-                self._known.append(each.identity)
-                each.close()
-                del self._followed[path]
-        for each in self._newly_sealed():
-            data, passed = each.read(room)
+        for each in [*sealed, *batches]:
             each.close()
-            parts.append(data)
-            room -= len(data)
-            skipped += passed
         return Arrived([line for part in parts for line in part.split(b"\n") if line], skipped)
 
     def close(self) -> None:
@@ -120,20 +111,27 @@ class InboxFollower:
             with suppress(FileNotFoundError):  # sealed meanwhile
                 self._followed[path] = _Followed(path)
 
-    def _newly_sealed(self) -> list[_Followed]:
-        """Batches that were never seen as open segments: imports, and segments that were opened and sealed between two looks."""
+    def _unseen_batches(self, seen: Iterable[_Followed], *, is_changed: bool) -> list[_Followed]:
+        """New batches that are none of the segments `seen`: imports, and what was opened and sealed between two looks."""
         changed = self._inbox.sealed_changed_ns()
         before, self._changes = self._changes, (self._changes[1], changed)
-        if before == (changed, changed):  # twice, because a directory's time of change is coarse
+        if before == (changed, changed) and not is_changed:  # twice, because a directory's time of change is coarse
             return []
+        known = {each.identity for each in seen}
         found: list[_Followed] = []
-        open_now = {each.identity for each in self._followed.values()}
-        for batch in self._inbox.batches(self._last):
+        for batch in self._new_batches():
             self._last = batch.batch_seq
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):  # dropped meanwhile
                 file = _Followed(self._inbox.path(batch))
-                if file.identity in self._known or file.identity in open_now:
+                if file.identity in known:
                     file.close()
                 else:
                     found.append(file)
         return found
+
+    def _new_batches(self) -> list[Batch]:
+        """The batches after the last. A listing made while files are renamed may miss one that came before another; the next has it."""
+        batches = self._inbox.batches(self._last)
+        if batches and batches[-1].batch_seq - self._last != len(batches):
+            batches = [batch for batch in self._inbox.batches(self._last) if batch.batch_seq <= batches[-1].batch_seq]
+        return batches

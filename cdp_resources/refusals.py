@@ -50,7 +50,7 @@ class RefusalListener:
         self._thread.start()
 
     def notes(self) -> list[dict[str, Any]]:
-        """What came since the last call, oldest first; of more than a thousand the last."""
+        """What came since the last call, oldest first. Of many at once only some are heard: the kernel keeps about ten datagrams."""
         found: list[dict[str, Any]] = []
         while self._notes:
             found.append(self._notes.popleft())
@@ -70,7 +70,7 @@ class RefusalListener:
         self.close()
 
     def _receive(self) -> None:
-        """In a thread of its own, since the kernel keeps no more than a few datagrams."""
+        """In a thread of its own, so that they are taken as they come."""
         while self._is_open:
             with suppress(TimeoutError, ValueError):
                 self._notes.append(json.loads(self._socket.recv(_MAX_NOTE_BYTES)))
@@ -81,7 +81,6 @@ class RefusalTeller:
 
     def __init__(self, inbox: Path) -> None:
         self._folder = _folder(inbox)
-        self._socket: socket.socket | None = None
         self._listeners: list[str] = []
         self._looks_at = float("-inf")
 
@@ -97,12 +96,11 @@ class RefusalTeller:
                 self._send(json.dumps(note).encode())
 
     def _send(self, note: bytes) -> None:
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        with _address(self._folder) as near:
+        with _address(self._folder) as near, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
             for name in list(self._listeners):
                 try:
-                    self._socket.sendto(note, f"{near}/{name}")
+                    sender.sendto(note, f"{near}/{name}")
                 except BlockingIOError:
                     continue
                 except (ConnectionRefusedError, FileNotFoundError):  # it died, or closed
