@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 MAX_REFUSED_BYTES = 65_536
@@ -61,7 +62,7 @@ def header(
     return (_fields(source, received_at, sent_at, type, ip, line) + '"reason":null,"message":').encode("ascii")
 
 
-def accepted(head: bytes, messages: list[bytes]) -> bytes:
+def accepted(head: bytes, messages: Sequence[bytes]) -> bytes:
     """The lines of messages that share one header. Empty for no messages."""
     if not messages:
         return b""
@@ -86,6 +87,11 @@ def refused(
     kept = text[:MAX_REFUSED_BYTES].decode("utf-8", errors="replace").replace("\0", "\ufffd")
     fields = _fields(source, received_at, sent_at, type, ip, line)
     return f'{fields}"reason":{json.dumps(reason)},"message":{json.dumps(kept)}}}\n'.encode("ascii")
+
+
+def has_layout(text: bytes) -> bool:
+    """Whether JSON text has line breaks or tabs, which `one_line` takes out."""
+    return b"\n" in text or b"\r" in text or b"\t" in text
 
 
 def one_line(message: bytes) -> bytes:

@@ -18,6 +18,7 @@ import msgspec
 from cdp_resources import clock, envelope, messages
 from cdp_resources.inbox import Inbox
 from cdp_resources.messages import RefusedMessageError
+from cdp_server import batch_lines
 from cdp_server.body import BadGzipError, BodyReader, ClientGoneError, decompressed
 from cdp_server.config import ServerConfig, SourceEntry
 from cdp_server.group_commit import GroupCommit, NotWrittenError, OverloadedError
@@ -34,7 +35,6 @@ _EXCESS = 4
 """A batch of more than this many times its limit is answered 413 as a whole."""
 
 _SHORT = {"i": "identify", "t": "track", "p": "page", "s": "screen", "g": "group", "a": "alias"}
-_LAYOUT = (b"\n", b"\r", b"\t")
 
 
 class _KeyInBody(msgspec.Struct):
@@ -247,44 +247,23 @@ class _BatchCall:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             await self._collector.keep_malformed(call, body, messages.malformed(error), None, "malformed")
         spec = call.source.spec
-        texts = [bytes(raw) for raw in batch.batch]
-        if not texts:
+        count = len(batch.batch)
+        if not count:
             raise HttpError(400, "empty_batch", "the batch is empty")
-        if len(texts) > _EXCESS * spec.max_batch_events:
+        if count > _EXCESS * spec.max_batch_events:
             raise HttpError(413, "too_many_events", f"a batch holds at most {spec.max_batch_events} messages")
         if batch.context is not None and sum(memoryview(part).nbytes for part in batch.context.values()) > spec.max_event_bytes:
             await self._collector.keep_malformed(
                 call, body, f"context longer than {spec.max_event_bytes} bytes - at `$.context`", None, "malformed"
             )
         head = call.head(None, batch.sentAt)
-        if batch.context is None and len(texts) <= spec.max_batch_events and messages.clean(body, texts, spec.max_event_bytes):
-            if any(layout in body for layout in _LAYOUT):
-                texts = [envelope.one_line(text) for text in texts]
-            lines, refused = envelope.accepted(head, texts), 0
-        else:
-            lines, refused = self._one_by_one(call, head, texts, batch)
-        await self._collector.commit(call, lines, len(texts) - refused, refused)
+        lines, refused = batch_lines.at_once(body, batch, head, spec), 0
+        if lines is None:
+            lines, refused = batch_lines.one_by_one(
+                batch, head, spec, lambda text, reason: call.refused(text, reason, None, batch.sentAt)
+            )
+        await self._collector.commit(call, lines, count - refused, refused)
         return await _succeed(send, call.origin)
-
-    @staticmethod
-    def _one_by_one(call: _Call, head: bytes, texts: list[bytes], batch: messages.Batch) -> tuple[bytes, int]:
-        """The lines of a batch that needs a look at each message, and how many were refused."""
-        spec = call.source.spec
-        lines: list[bytes] = []
-        refused = 0
-        for number, text in enumerate(texts):
-            try:
-                if number >= spec.max_batch_events:
-                    raise RefusedMessageError(f"batch of more than {spec.max_batch_events} messages")
-                messages.check(text, None, spec.max_event_bytes)
-                whole = text if batch.context is None else messages.with_context(text, batch.context)
-                if len(whole) > spec.max_event_bytes:
-                    raise RefusedMessageError(f"message longer than {spec.max_event_bytes} bytes")
-                lines.append(head + envelope.one_line(whole) + envelope.END)
-            except RefusedMessageError as error:
-                lines.append(call.refused(text, str(error), None, batch.sentAt))
-                refused += 1
-        return b"".join(lines), refused
 
 
 async def _succeed(send: Send, origin: bytes | None) -> int:

@@ -1,0 +1,42 @@
+"""The lines of a batch call: all at once when every message can be accepted as it is, else one by one, with the same result.
+
+What makes a message acceptable is in cdp_resources/messages.py, what a line looks like in envelope.py; nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cdp_assets.raw_events.spec import HttpSource
+from cdp_resources import envelope, messages
+from cdp_resources.messages import RefusedMessageError
+
+
+def at_once(body: bytes, batch: messages.Batch, head: bytes, spec: HttpSource) -> bytes | None:
+    """The lines of `batch`, which is what `body` says; None when its messages must be looked at one by one."""
+    texts: Sequence[bytes] = batch.batch
+    if batch.context is not None or len(texts) > spec.max_batch_events or not messages.clean(body, texts, spec.max_event_bytes):
+        return None
+    if envelope.has_layout(body):
+        texts = [envelope.one_line(bytes(text)) for text in texts]
+    return envelope.accepted(head, texts)
+
+
+def one_by_one(batch: messages.Batch, head: bytes, spec: HttpSource, refused: Callable[[bytes, str], bytes]) -> tuple[bytes, int]:
+    """The lines of `batch`, and how many messages were refused; `refused` makes the line of a text and the reason."""
+    lines: list[bytes] = []
+    count = 0
+    for number, raw in enumerate(batch.batch):
+        text = bytes(raw)
+        try:
+            if number >= spec.max_batch_events:
+                raise RefusedMessageError(f"batch of more than {spec.max_batch_events} messages")
+            messages.check(text, None, spec.max_event_bytes)
+            whole = text if batch.context is None else messages.with_context(text, batch.context)
+            if len(whole) > spec.max_event_bytes:
+                raise RefusedMessageError(f"message longer than {spec.max_event_bytes} bytes")
+            lines.append(head + envelope.one_line(whole) + envelope.END)
+        except RefusedMessageError as error:
+            lines.append(refused(text, str(error)))
+            count += 1
+    return b"".join(lines), count
