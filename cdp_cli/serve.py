@@ -10,6 +10,7 @@ import multiprocessing.connection
 import signal
 import socket
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Semaphore
 from types import FrameType
@@ -29,10 +30,11 @@ _STOP_SECONDS = 25.0
 def sources_by_key(project: Project) -> dict[str, SourceEntry]:
     """Write key -> source, for every declared source that sends over HTTP; one that is not enabled may do without its key.
 
-    Raises click.ClickException that names every variable that is missing, and sources that share a key.
+    Raises click.ClickException that names every variable that is missing, and sources that share a key or an app id.
     """
     found: dict[str, SourceEntry] = {}
     missing: list[str] = []
+    apps: dict[str, str] = {}
     for name, spec in project.sources.items():
         if not isinstance(spec, HttpSource):
             continue
@@ -44,6 +46,10 @@ def sources_by_key(project: Project) -> dict[str, SourceEntry]:
             continue
         if key in found:
             raise click.ClickException(f"config/sources/{name}.yaml: write_key: the same key as source {found[key].name!r}")
+        for app_id in spec.app_ids:
+            if app_id in apps:
+                raise click.ClickException(f"config/sources/{name}.yaml: app_ids: source {apps[app_id]!r} has {app_id!r} too")
+            apps[app_id] = name
         found[key] = SourceEntry(name, spec)
     if missing:
         example = missing[0].partition("environment variable ")[2].partition(" ")[0]
@@ -83,11 +89,16 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
       curl -u demo-web-key: -H 'Content-Type: application/json' http://127.0.0.1:8080/v1/track \\
            -d '{"anonymousId": "a1", "event": "Products Searched", "properties": {"query": "jazz"}}'
     """
+    project = _project()
+    declared = project.settings.collector
     config = ServerConfig(
         inbox=Home.from_env().inbox,
-        sources=sources_by_key(_project()),
+        sources=sources_by_key(project),
         trusted_proxies=trusted_proxies,
         reuse_port=workers > 1,
+        path_aliases=declared.path_aliases,
+        static=None if declared.static is None else (declared.static.path, config_dir() / declared.static.folder),
+        consent_categories=tuple(dict.fromkeys(chain.from_iterable(project.consent.category_mapping().values()))),
     )
     try:
         if workers == 1:

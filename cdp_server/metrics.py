@@ -15,6 +15,7 @@ class Metrics:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.accepted: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
         self.received_bytes = 0
         self.written_bytes = 0
         self.failed_commits = 0
@@ -51,6 +52,11 @@ class Metrics:
         for name, text, counter in (
             ("cdp_events_accepted_total", "Messages acknowledged, by source.", self.accepted),
             ("cdp_events_refused_total", "Messages refused and kept with a reason, by source.", self.refused),
+            (
+                "cdp_events_dropped_total",
+                "Messages not kept because their sender asked not to be tracked, by source.",
+                self.dropped,
+            ),
         ):
             family(name, "counter", text)
             lines.extend(f'{name}{{source="{_label(source)}"}} {count}' for source, count in sorted(counter.items()))
