@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
 
 from cdp_assets.project import Project
@@ -22,7 +23,7 @@ from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS, REJECTED_EV
 from cdp_assets.run import Run
 from cdp_resources.home import Home
 from cdp_resources.inbox import Inbox
-from cdp_resources.lake import Lake
+from cdp_resources.lake import Lake, TableSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SDKS = Path(__file__).parent / "sdks"
@@ -32,11 +33,18 @@ CATEGORIES = ["C0002", "C0004"]
 
 @dataclass
 class SdkCollector:
-    """A running collector of one test."""
+    """A running collector, whose events count from where the last test left off."""
 
     home: Home
     project: Project
     port: int
+    after: int = -1
+
+    def begin(self) -> None:
+        """Let only what comes from now on count."""
+        inbox = Inbox(self.home.inbox)
+        inbox.seal_open()
+        self.after = max((batch.batch_seq for batch in inbox.batches()), default=-1)
 
     @property
     def url(self) -> str:
@@ -45,24 +53,27 @@ class SdkCollector:
     def events(self) -> list[dict[str, Any]]:
         """Raw events after duplicates were taken out, sealed from here."""
         self._update()
-        return Lake(self.home.lake).table(RAW_EVENTS).read().sort("batch_seq", "offset").to_dicts()
+        return self._read(RAW_EVENTS).sort("batch_seq", "offset").to_dicts()
 
     def counts(self) -> dict[str, int]:
         """Lines received, accepted, duplicates and rejected."""
         self._update()
-        table = Lake(self.home.lake).table(IMPORT_BATCHES).read()
+        table = self._read(IMPORT_BATCHES)
         return {name: int(table[name].sum()) for name in ("received", "accepted", "duplicates", "rejected")}
 
     def rejected(self) -> list[str]:
         """Why lines were refused."""
         self._update()
-        return Lake(self.home.lake).table(REJECTED_EVENTS).read()["reason"].to_list()
+        return self._read(REJECTED_EVENTS)["reason"].to_list()
 
     def received(self) -> int:
         """Lines on disk up to now."""
         inbox = Inbox(self.home.inbox)
         inbox.seal_open()
-        return sum(inbox.path(batch).read_bytes().count(b"\n") for batch in inbox.batches())
+        return sum(inbox.path(batch).read_bytes().count(b"\n") for batch in inbox.batches(self.after))
+
+    def _read(self, spec: TableSpec) -> pl.DataFrame:
+        return Lake(self.home.lake).table(spec).read().filter(pl.col("batch_seq") > self.after)
 
     def _update(self) -> None:
         Inbox(self.home.inbox).seal_open()

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -62,10 +61,16 @@ drained()
 }
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SdkCollector]:
+    with sdk_collector(tmp_path_factory.mktemp("sdks")) as started:
+        yield started
+
+
 @pytest.fixture
-def collector(tmp_path: Path) -> Iterator[SdkCollector]:
-    with sdk_collector(tmp_path) as running:
-        yield running
+def collector(running: SdkCollector) -> SdkCollector:
+    running.begin()
+    return running
 
 
 def run_python(program: str, url: str, count: int = COUNT) -> None:

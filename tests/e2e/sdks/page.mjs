@@ -1,5 +1,5 @@
 // The scripts of the pages in test_sdks_browser.py: each SDK for browsers started as its makers say, under one small interface on `window`:
-// `start(sdk, {url, key, …})`, then `see(number)` for an event named "Seen" and `name()` for an identify. Bundled by esbuild.
+// `start(sdk, {url, key, …})`, then `see(number)` for an event named "Seen" and `identify()`. Bundled by esbuild.
 import { AnalyticsBrowser } from "@segment/analytics-next";
 import { createWrapper } from "@segment/analytics-consent-tools";
 import { RudderAnalytics } from "@rudderstack/analytics-js/bundled";
@@ -52,6 +52,6 @@ const sdks = {
 };
 
 window.start = async (sdk, options) => {
-  const [see, name] = await sdks[sdk](options);
-  Object.assign(window, { see, name });
+  const [see, identify] = await sdks[sdk](options);
+  Object.assign(window, { see, identify });
 };
