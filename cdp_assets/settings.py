@@ -2,10 +2,49 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
 
 from cdp_assets.declaration import Declaration
 from cdp_resources.secrets import SecretRef
+
+_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+")
+
+
+class StaticFolder(Declaration):
+    """Files that the collector serves, such as a copy of an SDK."""
+
+    path: str
+    """Path below which they are found, such as `/assets`: `js/sdk.js` in the folder is then `/assets/js/sdk.js`."""
+    folder: str
+    """The folder, relative to the folder of this file."""
+
+    @field_validator("path")
+    @classmethod
+    def _below_the_root(cls, value: str) -> str:
+        if not _PATH.fullmatch(value) or value == "/":
+            raise ValueError(f"path begins with / and ends without, such as /assets; not {value!r}")
+        return value
+
+
+class CollectorSpec(Declaration):
+    """What the collector answers beside its own paths."""
+
+    path_aliases: dict[str, str] = Field(default_factory=dict)
+    """Other names for paths: `/c: /` makes `/c/v1/track` mean `/v1/track`, `/c/e: /v1/t` names one path. Own paths cannot be renamed away."""
+    static: StaticFolder | None = None
+    """Files to serve; by default none."""
+
+    @model_validator(mode="after")
+    def _paths(self) -> Self:
+        for alias, path in self.path_aliases.items():
+            if not _PATH.fullmatch(alias) or alias == "/" or not _PATH.fullmatch(path):
+                raise ValueError(
+                    f"path_aliases: {alias!r}: {path!r}: paths begin with / and end without, and / itself has no other name"
+                )
+        return self
 
 
 class SettingsSpec(Declaration):
@@ -23,3 +62,5 @@ class SettingsSpec(Declaration):
     min_free_bytes: int | None = Field(default=None, ge=0)
     """While the disk of the inbox has fewer bytes free, the collector answers 429, so that runs and clearing up have room. By default
     512 MB, but at most a twentieth of the disk."""
+    collector: CollectorSpec = CollectorSpec()
+    """Other paths and files of the collector."""

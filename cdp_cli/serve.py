@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Semaphore
 from types import FrameType
@@ -33,13 +34,18 @@ _STOP_SECONDS = 25.0
 def sources_by_key(project: Project) -> dict[str, SourceEntry]:
     """Write key -> source, for every declared source that sends over HTTP; one that is not enabled may do without its key.
 
-    Raises click.ClickException that names every variable that is missing, and sources that share a key.
+    Raises click.ClickException that names every variable that is missing, and sources that share a key or an app id.
     """
     found: dict[str, SourceEntry] = {}
     missing: list[str] = []
+    apps: dict[str, str] = {}
     for name, spec in project.sources.items():
         if not isinstance(spec, HttpSource):
             continue
+        for app_id in spec.app_ids:
+            if app_id in apps:
+                raise click.ClickException(f"config/sources/{name}.yaml: app_ids: source {apps[app_id]!r} has {app_id!r} too")
+            apps[app_id] = name
         for reference in spec.write_keys:
             try:
                 key = reference.resolve()
@@ -113,6 +119,7 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
            -d '{"anonymousId": "a1", "event": "Products Searched", "properties": {"query": "jazz"}}'
     """
     project = _project()
+    declared = project.settings.collector
     sources, vendors = sources_by_key(project), webhooks(project)
     if not sources and not vendors:
         raise click.ClickException(
@@ -126,6 +133,9 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
         debug=_debug(project),
         trusted_proxies=trusted_proxies,
         reuse_port=workers > 1,
+        path_aliases=declared.path_aliases,
+        static=None if declared.static is None else (declared.static.path, config_dir() / declared.static.folder),
+        consent_categories=tuple(dict.fromkeys(chain.from_iterable(project.consent.category_mapping().values()))),
     )
     try:
         if workers == 1:

@@ -1,8 +1,8 @@
 """Lines of the inbox: the envelope around a message, written by us, and read back only as far as the inbox itself needs.
 
 A line is one JSON object with an ASCII header, `message` always last:
-`{"source","received_at","sent_at","type","ip","line","reason","message"}` and a newline. What makes a message acceptable is in
-messages.py.
+`{"source","received_at","sent_at","type","ip","line","reason","message"}` and a newline, with `request` before `reason` where headers or cookies
+are kept: JSON as a text, so that no name of a cookie can look like a field of the line. What makes a message acceptable is in messages.py.
 """
 
 from __future__ import annotations
@@ -52,14 +52,16 @@ def header(
     type: str | None = None,
     ip: str | None = None,
     line: int | None = None,
+    request: str | None = None,
 ) -> bytes:
     """Everything of an accepted line before its message; the line is `header + message + END`.
 
     `received_at` is in microseconds since 1970 UTC. `type` is what the endpoint says, None when the message says it. `line` is
-    the line's number in an imported file. A `sent_at` that cannot be a time becomes null. The message is `one_line(...)` of bytes
-    that messages.py accepts.
+    the line's number in an imported file. `request` is JSON of the headers and cookies to keep. A `sent_at` that cannot be a time becomes
+    null. The message is `one_line(...)` of bytes that messages.py accepts.
     """
-    return (_fields(source, received_at, sent_at, type, ip, line) + '"reason":null,"message":').encode("ascii")
+    kept = "" if request is None else f'"request":{json.dumps(request)},'
+    return (_fields(source, received_at, sent_at, type, ip, line) + kept + '"reason":null,"message":').encode("ascii")
 
 
 def accepted(head: bytes, messages: Sequence[bytes]) -> bytes:

@@ -16,6 +16,7 @@ import polars as pl
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
+from cdp_resources.table_columns import add_columns
 from cdp_resources.table_files import new_files
 
 CURSOR = "cursor"
@@ -144,6 +145,8 @@ class Lake:
                 f"table {spec.full_name} has schema version {stored}; this code reads {spec.schema_version}: "
                 f"see docs/guides/upgrade.md"
             )
+        if not spec.loose:
+            add_columns(handle, spec.schema)
         return handle
 
 

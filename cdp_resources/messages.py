@@ -83,12 +83,17 @@ def is_utf8(text: bytes) -> bool:
     return True
 
 
-def incomplete(message: Message, type_: str | None) -> str | None:
+def incomplete(message: Message, type_: str | None, is_anybody_ok: bool = False) -> str | None:
     """The reason why a message with the right types still cannot be accepted, else None."""
     kind = type_ or message.type
     if kind is None:
         return f"no type; there is {', '.join(MESSAGE_TYPES)}"
-    if _missing(message.userId) and _missing(message.anonymousId) and (kind != "alias" or _missing(message.previousId)):
+    if (
+        not is_anybody_ok
+        and _missing(message.userId)
+        and _missing(message.anonymousId)
+        and (kind != "alias" or _missing(message.previousId))
+    ):
         return NO_IDENTIFIER
     if kind == "track" and not message.event:
         return "no event"
@@ -99,10 +104,11 @@ def _missing(identifier: _Identifier) -> bool:
     return identifier is None or identifier == ""
 
 
-def check(message: bytes, type_: str | None, max_bytes: int) -> Message:
+def check(message: bytes, type_: str | None, max_bytes: int, *, is_anybody_ok: bool = False) -> Message:
     """The checked fields of one message. Raises RefusedMessageError with the reason.
 
-    `type_` is what the endpoint says; None when the message must say it. `max_bytes` is the source's `max_event_bytes`.
+    `type_` is what the endpoint says; None when the message must say it. `max_bytes` is the source's `max_event_bytes`. With `is_anybody_ok` a
+    message may do without userId and anonymousId, as protocols with an anonymous mode do.
     """
     if len(message) > max_bytes:
         raise RefusedMessageError(f"message longer than {max_bytes} bytes")
@@ -118,7 +124,7 @@ def check(message: bytes, type_: str | None, max_bytes: int) -> Message:
         raise RefusedMessageError(f"nested deeper than {MAX_DEPTH} levels") from None
     if is_too_deep(message):
         raise RefusedMessageError(f"nested deeper than {MAX_DEPTH} levels")
-    reason = incomplete(decoded, type_)
+    reason = incomplete(decoded, type_, is_anybody_ok)
     if reason:
         raise RefusedMessageError(reason)
     return decoded
@@ -144,6 +150,17 @@ def with_context(message: bytes, shared: dict[str, msgspec.Raw]) -> bytes:
     own = msgspec.json.decode(fields["context"], type=dict[str, msgspec.Raw] | None) if "context" in fields else None
     merged = msgspec.json.encode(shared | (own or {}))
     return msgspec.json.encode(fields | {"context": msgspec.Raw(merged)})
+
+
+def with_anonymous_id(message: bytes, anonymous_id: str) -> bytes:
+    """The message with this anonymousId where it has none. Text that is no JSON object comes back as it is."""
+    try:
+        fields = msgspec.json.decode(message, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return message
+    if bytes(fields.get("anonymousId", b"null")) not in (b"null", b'""'):
+        return message
+    return msgspec.json.encode(fields | {"anonymousId": anonymous_id})
 
 
 class _Whole(msgspec.Struct, gc=False):

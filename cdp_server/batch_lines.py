@@ -22,8 +22,17 @@ def at_once(body: bytes, batch: messages.Batch, head: bytes, spec: HttpSource) -
     return envelope.accepted(head, texts)
 
 
-def one_by_one(batch: messages.Batch, head: bytes, spec: HttpSource, refused: Callable[[bytes, str], bytes]) -> tuple[bytes, int]:
-    """The lines of `batch`, and how many messages were refused; `refused` makes the line of a text and the reason."""
+def one_by_one(
+    batch: messages.Batch,
+    head: bytes,
+    spec: HttpSource,
+    refused: Callable[[bytes, str], bytes],
+    completed: Callable[[bytes], bytes] = lambda text: text,
+) -> tuple[bytes, int]:
+    """The lines of `batch`, and how many messages were refused; `refused` makes the line of a text and the reason.
+
+    `completed` is done to each message before it is looked at.
+    """
     lines: list[bytes] = []
     count = 0
     for number, raw in enumerate(batch.batch):
@@ -31,6 +40,7 @@ def one_by_one(batch: messages.Batch, head: bytes, spec: HttpSource, refused: Ca
         try:
             if number >= spec.max_batch_events:
                 raise RefusedMessageError(f"batch of more than {spec.max_batch_events} messages")
+            text = completed(text)
             messages.check(text, None, spec.max_event_bytes)
             whole = text if batch.context is None else messages.with_context(text, batch.context)
             if len(whole) > spec.max_event_bytes:

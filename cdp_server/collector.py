@@ -1,14 +1,14 @@
 """The collector: the calls of the Segment HTTP API, each answered only when its messages are on disk.
 
-What makes a message acceptable is in cdp_resources/messages.py; how lines reach the disk in group_commit.py.
+What makes a message acceptable is in cdp_resources/messages.py; how lines reach the disk in group_commit.py; what other SDKs speak in
+protocols/, each built on what is public here.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 from urllib.parse import parse_qs
@@ -20,9 +20,10 @@ from cdp_resources.inbox import Inbox
 from cdp_resources.messages import RefusedMessageError
 from cdp_server import batch_lines
 from cdp_server.body import BadGzipError, BodyReader, ClientGoneError, decompressed
+from cdp_server.call import Call, Proxies
 from cdp_server.config import ServerConfig, SourceEntry
 from cdp_server.group_commit import GroupCommit, NoRoomError, NotWrittenError, OverloadedError
-from cdp_server.http import HttpError, Receive, Route, Scope, Send, cross_origin
+from cdp_server.http import HttpError, Receive, Route, Scope, Send
 from cdp_server.metrics import Metrics
 from cdp_server.rate import TokenBucket
 
@@ -32,6 +33,7 @@ _SUCCESS_START = {"type": "http.response.start", "status": 200, "headers": _SUCC
 _SUCCESS_BODY = {"type": "http.response.body", "body": _SUCCESS}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_NO_KEY = "no write key: Basic authorization, X-Write-Key, writeKey in the body, or ?writeKey="
 _EXCESS = 4
 """A batch of more than this many times its limit is answered 413 as a whole."""
 
@@ -48,22 +50,6 @@ class _KeyInBody(msgspec.Struct):
 _key_in_body = msgspec.json.Decoder(_KeyInBody)
 
 
-class _Call:
-    """One authenticated request: whose it is, when it came and from where."""
-
-    def __init__(self, source: SourceEntry, received_at: int, ip: str | None, origin: bytes | None) -> None:
-        self.source = source
-        self.received_at = received_at
-        self.ip = ip
-        self.origin = origin
-
-    def head(self, type_: str | None, sent_at: object) -> bytes:
-        return envelope.header(self.source.name, self.received_at, sent_at=sent_at, type=type_, ip=self.ip)
-
-    def refused(self, text: bytes, reason: str, type_: str | None, sent_at: object = None) -> bytes:
-        return envelope.refused(self.source.name, self.received_at, text, reason, sent_at=sent_at, type=type_, ip=self.ip)
-
-
 class Collector:
     """Receives for every source of the config into one inbox."""
 
@@ -71,7 +57,8 @@ class Collector:
         self._sources = dict(config.sources)
         self._by_header = {b"Basic " + base64.b64encode(f"{key}:".encode()): entry for key, entry in config.sources.items()}
         self._body_limit = max((entry.spec.max_batch_bytes for entry in config.sources.values()), default=1024)
-        self._proxies = [ipaddress.ip_network(network) for network in config.trusted_proxies]
+        self._by_app = {app: entry for entry in config.sources.values() for app in entry.spec.app_ids}
+        self._proxies = Proxies(config.trusted_proxies)
         self._config = config
         self._metrics = metrics
         self._reader = BodyReader(config.max_pending_bytes, config.body_timeout)
@@ -102,9 +89,17 @@ class Collector:
     def routes(self) -> Mapping[str, Route]:
         """The paths of the collector."""
         single = {name: name for name in messages.MESSAGE_TYPES} | _SHORT
-        routes = {f"/v1/{path}": Route("POST", _SingleCall(self, type_)) for path, type_ in single.items()}
-        batch = Route("POST", _BatchCall(self))
+        routes = {f"/v1/{path}": self.single(type_) for path, type_ in single.items()}
+        batch = self.batch()
         return routes | {"/v1/batch": batch, "/v1/b": batch}
+
+    def single(self, type_: str) -> Route:
+        """A path that takes one message of this type."""
+        return Route("POST", _SingleCall(self, type_))
+
+    def batch(self) -> Route:
+        """A path that takes messages of all types."""
+        return Route("POST", _BatchCall(self))
 
     async def start(self) -> None:
         """Open the inbox, make batches of what a dead process left, and begin to write."""
@@ -119,11 +114,22 @@ class Collector:
         if self._commits is not None:
             await self._commits.stop()
 
-    async def read(self, scope: Scope, receive: Receive, type_: str | None) -> tuple[_Call, bytes]:
-        """The authenticated call and its body, unpacked. Raises HttpError; what cannot be unpacked is kept as refused."""
+    async def read(
+        self,
+        scope: Scope,
+        receive: Receive,
+        type_: str | None,
+        entry_before: Callable[[], SourceEntry | None] | None = None,
+        entry_in: Callable[[bytes], SourceEntry] | None = None,
+    ) -> tuple[Call, bytes]:
+        """The authenticated call and its body, unpacked. Raises HttpError; what cannot be unpacked is kept as refused.
+
+        The source is what `entry_before` says, by default the write key of the headers or the query; when that is None, what `entry_in` finds in
+        the body, by default its `writeKey`.
+        """
         headers = dict(scope["headers"])
         try:
-            entry = self._entry_before_body(scope, headers.get(b"authorization"))
+            entry = entry_before() if entry_before else self.entry_before_body(headers, scope)
         except HttpError:
             await self._reader.drain(receive)
             raise
@@ -135,19 +141,40 @@ class Collector:
         except BadGzipError as error:
             if entry is None:
                 raise HttpError(400, "bad_gzip", str(error)) from None
-            await self.keep_malformed(self._call(entry, scope, headers), error.partial, str(error), type_, "bad_gzip")
+            await self.keep_malformed(self._call_of(entry, scope, headers), error.partial, str(error), type_, "bad_gzip")
         if body.startswith(b"\xef\xbb\xbf"):
             body = body[3:]
         if entry is None:
-            entry = self._entry_in(body)
+            entry = (entry_in or self.entry_in)(body)
             if len(body) > entry.spec.max_batch_bytes:
                 raise HttpError(413, "too_large", f"the body is longer than {entry.spec.max_batch_bytes} bytes")
         if not body.strip():
             raise HttpError(400, "empty_body", "the body is empty")
-        return self._call(entry, scope, headers), body
+        return self._call_of(entry, scope, headers), body
 
-    async def commit(self, call: _Call, lines: bytes, accepted: int, refused: int) -> None:
-        """As `store`, for the lines of a call."""
+    def call(self, scope: Scope, entry: SourceEntry) -> Call:
+        """A call whose message stands in its path or query."""
+        return self._call_of(entry, scope, dict(scope["headers"]))
+
+    def entry(self, key: str) -> SourceEntry:
+        """The source of a write key. Raises HttpError 401 for an unknown one, 404 for a source that is disabled."""
+        try:
+            return _enabled(self._sources[key])
+        except KeyError:
+            raise HttpError(401, "unknown_write_key", "no source has this write key") from None
+
+    def entry_of_app(self, app_id: str | None) -> SourceEntry:
+        """The source that declares an app id, else the one that declares `*`. Raises HttpError 401 and 404 as `entry` does."""
+        entry = self._by_app.get(app_id or "*") or self._by_app.get("*")
+        if entry is None:
+            raise HttpError(401, "unknown_app_id", "no source declares this app id in app_ids")
+        return _enabled(entry)
+
+    async def commit(self, call: Call, lines: bytes, accepted: int, refused: int) -> None:
+        """As `store`, for the lines of a call; those of a visitor who is not to be tracked are counted, and not kept."""
+        if call.is_dropped:
+            self._metrics.dropped[call.source.name] += accepted + refused
+            return
         await self.store(call.source.name, call.received_at, lines, accepted, refused)
 
     async def store(self, source: str, received_at: int, lines: bytes, accepted: int, refused: int) -> None:
@@ -173,27 +200,27 @@ class Collector:
         if refused:
             self._metrics.refused[source] += refused
 
-    async def keep_malformed(self, call: _Call, body: bytes, reason: str, type_: str | None, code: str) -> NoReturn:
+    async def keep_malformed(self, call: Call, body: bytes, reason: str, type_: str | None, code: str) -> NoReturn:
         """Keep a whole body that cannot be read as one refused line, then answer 400."""
         await self.commit(call, call.refused(body, reason, type_), 0, 1)
         raise HttpError(400, code, reason, kept=True)
 
-    def _call(self, entry: SourceEntry, scope: Scope, headers: Mapping[bytes, bytes]) -> _Call:
-        return _Call(entry, (self._config.now() - _EPOCH) // _MICROSECOND, self._client_ip(scope), headers.get(b"origin"))
+    def _call_of(self, entry: SourceEntry, scope: Scope, headers: Mapping[bytes, bytes]) -> Call:
+        return Call(entry, (self._config.now() - _EPOCH) // _MICROSECOND, self._proxies.client_ip(scope), headers)
 
-    def _entry_before_body(self, scope: Scope, authorization: bytes | None) -> SourceEntry | None:
-        """The source by the Authorization header, else by `?writeKey=`; None when neither is given."""
+    def entry_before_body(self, headers: Mapping[bytes, bytes], scope: Scope) -> SourceEntry | None:
+        """The source by the Authorization or X-Write-Key header, else by `?writeKey=`; None when none is given."""
+        authorization = headers.get(b"authorization")
         entry = self._by_header.get(authorization) if authorization is not None else None
-        if entry is None:
-            key = _basic_key(authorization) or _query_key(scope)
-            if key is None:
-                return None
-            entry = self._known(key)
-        return _enabled(entry)
+        if entry is not None:
+            return _enabled(entry)
+        key = _basic_key(authorization) or _header_key(headers) or query_value(scope, "writeKey")
+        return None if key is None else self.entry(key)
 
-    def _entry_in(self, body: bytes) -> SourceEntry:
+    def entry_in(self, body: bytes) -> SourceEntry:
+        """The source by `writeKey` of the body. Raises HttpError 400 and 401."""
         if not body.strip():
-            raise HttpError(401, "no_write_key", "no write key: Basic authorization, writeKey in the body, or ?writeKey=")
+            raise HttpError(401, "no_write_key", _NO_KEY)
         try:
             key = _key_in_body.decode(body).writeKey
         except msgspec.ValidationError:
@@ -201,38 +228,8 @@ class Collector:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HttpError(400, "malformed", messages.malformed(error)) from None
         if not key:
-            raise HttpError(401, "no_write_key", "no write key: Basic authorization, writeKey in the body, or ?writeKey=")
-        return _enabled(self._known(key))
-
-    def _known(self, key: str) -> SourceEntry:
-        try:
-            return self._sources[key]
-        except KeyError:
-            raise HttpError(401, "unknown_write_key", "no source has this write key") from None
-
-    def _client_ip(self, scope: Scope) -> str | None:
-        """The peer's address; behind trusted proxies, the last address of X-Forwarded-For that is not one of them."""
-        client = scope.get("client")
-        peer: str | None = client[0] if client else None
-        if not self._proxies or peer is None or not self._is_proxy(peer):
-            return peer
-        hops = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1").split(",")
-        for hop in reversed([hop.strip() for hop in hops]):
-            try:
-                address = str(ipaddress.ip_address(hop))
-            except ValueError:
-                return peer
-            peer = address
-            if not self._is_proxy(address):
-                return address
-        return peer
-
-    def _is_proxy(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._proxies)
+            raise HttpError(401, "no_write_key", _NO_KEY)
+        return self.entry(key)
 
 
 class _SingleCall:
@@ -247,6 +244,7 @@ class _SingleCall:
             call, body = await self._collector.read(scope, receive, self._type)
         except ClientGoneError:
             return 499
+        body = call.completed(body)
         try:
             checked = messages.check(body, self._type, call.source.spec.max_event_bytes)
         except RefusedMessageError as error:
@@ -256,7 +254,7 @@ class _SingleCall:
             raise HttpError(400, "refused", str(error), kept=True) from None
         line = call.head(self._type, checked.sentAt) + envelope.one_line(body) + envelope.END
         await self._collector.commit(call, line, 1, 0)
-        return await _succeed(send, call.origin)
+        return await succeed(send, call)
 
 
 class _BatchCall:
@@ -285,18 +283,19 @@ class _BatchCall:
                 call, body, f"context longer than {spec.max_event_bytes} bytes - at `$.context`", None, "malformed"
             )
         head = call.head(None, batch.sentAt)
-        lines, refused = batch_lines.at_once(body, batch, head, spec), 0
+        lines, refused = (batch_lines.at_once(body, batch, head, spec) if call.cookie_id is None else None), 0
         if lines is None:
             lines, refused = batch_lines.one_by_one(
-                batch, head, spec, lambda text, reason: call.refused(text, reason, None, batch.sentAt)
+                batch, head, spec, lambda text, reason: call.refused(text, reason, None, batch.sentAt), call.completed
             )
         await self._collector.commit(call, lines, count - refused, refused)
-        return await _succeed(send, call.origin)
+        return await succeed(send, call)
 
 
-async def _succeed(send: Send, origin: bytes | None) -> int:
-    start = _SUCCESS_START if origin is None else {**_SUCCESS_START, "headers": [*_SUCCESS_HEADERS, *cross_origin(origin)]}
-    await send(start)
+async def succeed(send: Send, call: Call) -> int:
+    """Say that everything is on disk."""
+    headers = call.answer_headers()
+    await send({**_SUCCESS_START, "headers": [*_SUCCESS_HEADERS, *headers]} if headers else _SUCCESS_START)
     await send(_SUCCESS_BODY)
     return 200
 
@@ -320,9 +319,15 @@ def _basic_key(authorization: bytes | None) -> str | None:
         raise HttpError(401, "bad_authorization", "the Authorization header is not Basic authorization") from None
 
 
-def _query_key(scope: Scope) -> str | None:
+def _header_key(headers: Mapping[bytes, bytes]) -> str | None:
+    """X-Write-Key; of `key:secret` the key, as of Basic authorization."""
+    return headers.get(b"x-write-key", b"").decode("latin-1").partition(":")[0] or None
+
+
+def query_value(scope: Scope, name: str) -> str | None:
+    """The first value of a parameter of the query."""
     query = scope.get("query_string", b"")
-    if b"writeKey=" not in query:
+    if name.encode() not in query:
         return None
-    values = parse_qs(query.decode("latin-1")).get("writeKey")
+    values = parse_qs(query.decode("latin-1")).get(name)
     return values[0] if values else None

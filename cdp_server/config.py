@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,13 @@ class SourceEntry:
 
     name: str
     spec: HttpSource
+
+    @cached_property
+    def looks_closer(self) -> bool:
+        """Whether more than the message is wanted of a request: headers, cookies, signals."""
+        spec = self.spec
+        signals = {spec.signals.do_not_track, spec.signals.global_privacy_control}
+        return bool(spec.keep_headers or spec.keep_cookies or spec.id_cookie or signals != {"ignore"})
 
 
 @dataclass(frozen=True)
@@ -72,3 +80,9 @@ class ServerConfig:
     """The live debugger; None: there is none."""
     now: Callable[[], datetime] = clock.now
     """What time it is."""
+    path_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other name of a path, or of the beginning of paths -> the path."""
+    static: tuple[str, Path] | None = None
+    """Path below which files are served, and their folder."""
+    consent_categories: tuple[str, ...] = ()
+    """What browser SDKs are told that people can agree to."""

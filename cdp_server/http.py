@@ -36,7 +36,10 @@ class HttpError(Exception):
 
 
 _JSON = (b"content-type", b"application/json")
-_ALLOWED_HEADERS = b"authorization, content-type, content-encoding, anonymousid, sentat, x-write-key, x-ip-policy, sp-anonymous"
+_ALLOWED_HEADERS = (
+    b"authorization, content-type, content-encoding, anonymousid, sentat, x-write-key, x-ip-policy, sp-anonymous, x-retry-count, "
+    b"x-enable-debug"
+)
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -113,7 +116,7 @@ class Part(Protocol):
 
 
 class App:
-    """The ASGI application: exact paths first, then prefixes, longest first."""
+    """The ASGI application: exact paths first, then prefixes, longest first, then the same by the path that an alias stands for."""
 
     def __init__(
         self,
@@ -123,13 +126,16 @@ class App:
         count: Callable[[str, int], None],
         refused: Callable[[str, HttpError], None],
         end_streams: Callable[[], None],
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         """`prefixes` are for paths that carry a value. `count` is told the route ("other" for none) and status of each answer,
         `refused` the route and what it was answered instead of success. `end_streams` ends answers that have no end of their own.
+        `aliases`: other name of a path, or of the beginning of paths -> the path.
         """
         self.end_streams = end_streams
         self._routes = dict(routes)
         self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
+        self._aliases = sorted((aliases or {}).items(), key=lambda item: -len(item[0]))
         self._parts = list(parts)
         self._count = count
         self._refused = refused
@@ -144,6 +150,8 @@ class App:
         route = self._routes.get(name)
         if route is None:
             name, route = self._search(name)
+            if route is None and self._aliases:
+                name, route = self._search(self._unaliased(scope))
         try:
             if route is None:
                 raise HttpError(404, "not_found", "no such path")
@@ -167,6 +175,17 @@ class App:
             if path.startswith(prefix):
                 return prefix, route
         return "other", None
+
+    def _unaliased(self, scope: Scope) -> str:
+        """The path that an alias stands for, also in the scope; an alias of all paths becomes the scope's `root_path`."""
+        path: str = scope["path"]
+        for alias, target in self._aliases:
+            if path == alias or path.startswith(f"{alias}/"):
+                scope["path"] = target.rstrip("/") + path[len(alias) :]
+                if target == "/":
+                    scope["root_path"] = alias
+                return str(scope["path"])
+        return path
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         started: list[Part] = []

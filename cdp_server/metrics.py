@@ -17,6 +17,7 @@ class Metrics:
         self.refused: Counter[str] = Counter()
         self.refused_deliveries: Counter[tuple[str, str]] = Counter()
         self.replayed: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
         self.received_bytes = 0
         self.written_bytes = 0
         self.failed_commits = 0
@@ -54,6 +55,11 @@ class Metrics:
             ("cdp_events_accepted_total", "Messages acknowledged, by source.", self.accepted),
             ("cdp_events_refused_total", "Messages refused and kept with a reason, by source.", self.refused),
             ("cdp_webhook_replayed_total", "Events of webhooks that had just been stored, by source.", self.replayed),
+            (
+                "cdp_events_dropped_total",
+                "Messages not kept because their sender asked not to be tracked, by source.",
+                self.dropped,
+            ),
         ):
             family(name, "counter", text)
             lines.extend(f'{name}{{source="{_label(source)}"}} {count}' for source, count in sorted(counter.items()))

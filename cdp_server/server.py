@@ -1,6 +1,6 @@
 """The HTTP face put together: `build_app` makes the ASGI application, `serve` runs it until it is told to stop.
 
-A further room (profile API, console) adds its routes in `build_app`.
+Protocols beside the Segment API are found by their place in protocols/; a further room (profile API, console) adds its routes in `build_app`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from contextlib import contextmanager, suppress
 
 import uvicorn
 
+from cdp_server import protocols
 from cdp_server.collector import Collector
 from cdp_server.config import ServerConfig
 from cdp_server.debug import Debugger
 from cdp_server.health import Health
 from cdp_server.http import App, Route
 from cdp_server.metrics import Metrics
+from cdp_server.static import static_routes
 from cdp_server.webhooks import Webhooks
 
 _STOP_SECONDS = 20
@@ -37,7 +39,14 @@ def build_app(config: ServerConfig) -> App:
     webhooks = Webhooks(config, metrics, collector)
     routes = {**collector.routes(), **webhooks.routes(), **health.routes(), **debugger.routes()}
     prefixes: dict[str, Route] = {}
-    return App(routes, prefixes, [collector], metrics.count_request, debugger.tell_refused, debugger.end_streams)
+    for protocol in protocols.all_routes(collector, config):
+        routes |= protocol.exact
+        prefixes |= protocol.prefixes
+    if config.static is not None:
+        routes |= static_routes(*config.static)
+    return App(
+        routes, prefixes, [collector], metrics.count_request, debugger.tell_refused, debugger.end_streams, config.path_aliases
+    )
 
 
 def serve(app_config: ServerConfig, host: str, port: int, *, on_listening: Callable[[str, int], None] | None = None) -> None:

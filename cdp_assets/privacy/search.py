@@ -228,14 +228,20 @@ def _other_lines(run: Run, layers: Layers, wanted: Wanted, accepted: pl.DataFram
             [
                 named.join(accepted, on=KEYS, how="semi").select(PLACE),
                 _holding(sent.select(*PLACE, *CARRIERS), layers, wanted),
-                mentions(
-                    sent.filter(wanted.needles.maybe("payload")) if wanted.needles else sent.clear(), ["payload"], wanted.needles
-                ).select(PLACE),
+                _naming(sent, wanted.needles),
                 _refused_holding(refused.select(*PLACE, "payload"), layers, wanted),
             ]
         ).unique()
         places.append(found)
     return pl.concat(places)
+
+
+def _naming(sent: pl.DataFrame, needles: Needles) -> pl.DataFrame:
+    """Places of lines in whose message, or whose kept headers and cookies, one of the values stands."""
+    if not needles:
+        return _PLACES
+    columns = ["payload", "request"]
+    return mentions(sent.filter(pl.any_horizontal(needles.maybe(name) for name in columns)), columns, needles).select(PLACE)
 
 
 def _chunks(run: Run, batches: Sequence[Batch]) -> Iterator[list[Batch]]:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StrictBool, StrictInt, StrictStr, field_validator, model_validator
 
 from cdp_assets.declaration import Declaration
+from cdp_assets.raw_events.http_visitor import SECRET_HEADERS, IdCookie, Kept, Signals
 from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources.secrets import SecretRef
 
@@ -46,6 +47,27 @@ class HttpSource(Declaration):
     max_events_per_second: float | None = Field(default=None, gt=0)
     """Most events a second that each collector process lets in, over time; beyond it requests are answered 429 with Retry-After.
     Null for no limit."""
+
+    app_ids: tuple[str, ...] = ()
+    """App ids of Snowplow trackers that send through this source, since they know no write key; `*` for those that no source names."""
+    keep_headers: Kept = ()
+    """Request headers that are kept with each event, in the column `request`: lower-case names, such as `accept-language`."""
+    keep_cookies: Kept = ()
+    """Cookies of the request that are kept with each event, in the column `request`. Names as the site sets them."""
+    id_cookie: IdCookie | None = None
+    """A cookie with a visitor's id that the collector sets itself. By default none is set."""
+    signals: Signals = Signals()
+    """What is done when a visitor asks not to be tracked."""
+
+    @field_validator("keep_headers")
+    @classmethod
+    def _lower_case(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name != name.lower() or name in SECRET_HEADERS:
+                raise ValueError(
+                    f"keep_headers: {name!r} is not kept: names are lower-case, and none of {', '.join(SECRET_HEADERS)}"
+                )
+        return value
 
     @model_validator(mode="after")
     def _has_a_key(self) -> Self:

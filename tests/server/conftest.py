@@ -35,6 +35,9 @@ sources = {
     key: SourceEntry(name, HttpSource(kind="http", write_key={"env": "UNUSED"}, **spec))
     for key, (name, spec) in given["sources"].items()
 }
+if "static" in given["config"]:
+    path, folder = given["config"]["static"]
+    given["config"]["static"] = (path, Path(folder))
 debug = given["config"].pop("debug", None)
 if debug is not None:
     from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
@@ -114,6 +117,18 @@ SOURCES = {
     "web-key": ("web", {}),
     "server-key": ("server", {}),
     "off-key": ("old", {"enabled": False}),
+    "tracker-key": ("trackers", {"app_ids": ["shop", "till"]}),
+    "other-key": ("others", {"app_ids": ["*"]}),
+    "cookie-key": (
+        "cookies",
+        {
+            "app_ids": ["cookies"],
+            "id_cookie": {"name": "sid", "domain": "shop.example", "max_age_days": 30, "same_site": "none"},
+            "keep_headers": ["user-agent", "accept-language"],
+            "keep_cookies": ["message", "theme"],
+            "signals": {"do_not_track": "anonymous", "global_privacy_control": "drop"},
+        },
+    ),
     "small-key": ("small", {"max_batch_events": 2, "max_batch_bytes": 4096, "max_event_bytes": 1024}),
 }
 

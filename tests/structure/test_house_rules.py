@@ -61,7 +61,12 @@ CLOCK = {
 }
 LONGEST_FILE = 450
 VAGUE = {"util", "utils", "helper", "helpers", "common", "misc", "stuff"}
-PLUGIN_FAMILIES = ("cdp_resources/destinations", "cdp_resources/sources", "cdp_assets/enriched_events/enrichments")
+PLUGIN_FAMILIES = (
+    "cdp_resources/destinations",
+    "cdp_resources/sources",
+    "cdp_resources/protocols",
+    "cdp_assets/enriched_events/enrichments",
+)
 
 
 class Module(NamedTuple):

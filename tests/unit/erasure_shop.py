@@ -143,13 +143,17 @@ def others() -> list[dict[str, Any]]:
         track(202, "Message Sent", userId="cust-1003-bob", properties={"text": f"write to {EMAIL}, please"}),
         {"type": "identify", "messageId": "o-203", "userId": "cust-2000-jo", "traits": {"email": NEIGHBOUR}},
         track(204, "Order Completed", userId="cust-2000-jo", properties={"order_id": "j-1", "total": 1, "currency": "EUR"}),
+        track(205, "Product Viewed", userId="cust-1004-bob") | {"cookies": {"mail": EMAIL}},
     ]
 
 
 def line(message: dict[str, Any], at: datetime) -> bytes:
-    """As the collector writes it."""
-    head = envelope.header("web", int(at.timestamp() * 1e6), ip="203.0.113.7")
-    return head + json.dumps({"timestamp": at.isoformat(), **message}).encode() + envelope.END
+    """As the collector writes it; `cookies` of the message are those that were kept of its request."""
+    cookies = message.get("cookies")
+    request = None if cookies is None else json.dumps({"headers": {}, "cookies": cookies})
+    head = envelope.header("web", int(at.timestamp() * 1e6), ip="203.0.113.7", request=request)
+    said = {name: value for name, value in message.items() if name != "cookies"}
+    return head + json.dumps({"timestamp": at.isoformat(), **said}).encode() + envelope.END
 
 
 def receive(home: Home, messages: Iterable[dict[str, Any]], at: datetime, refused: Iterable[bytes] = ()) -> None:
@@ -172,7 +176,8 @@ def fill(home: Home, project: Project) -> None:
     ]
     receive(home, others()[:14], START)
     receive(home, [*ann()[:3], *others()[14:]], START + timedelta(hours=2), refused)
-    receive(home, [*ann()[3:], ann()[1], *others()[:2]], START + timedelta(hours=30))
+    again = [others()[0] | {"cookies": {"mail": EMAIL}}, others()[1]]
+    receive(home, [*ann()[3:], ann()[1], *again], START + timedelta(hours=30))
     given = run(home, project)
     pipeline.update_all(given)
     destination_syncs.update(given, pipeline.profile_columns(project), "run-1")
