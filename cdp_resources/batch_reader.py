@@ -32,6 +32,7 @@ _COLUMNS = {
     "type": _TEXT,
     "ip": _TEXT,
     "line": "BIGINT",
+    "request": _TEXT,
     "reason": _TEXT,
     "message": "STRUCT(" + ", ".join(f'"{name}" {_TEXT}' for name in _MESSAGE) + ")",
 }
@@ -43,7 +44,7 @@ one buffer, which is the smaller part of the cache, not memory that is new for e
 # Everything stands in the text: with parameters the same query took seven times as long (DuckDB 1.5.5). A value that does not fit its column is null, and
 # the line stays; the message itself is cut out of the line by Polars, since JSON that DuckDB writes again has other blanks and digits.
 _QUERY = f"""
-    select source, make_timestamp(received_at) as received_at, sent_at, coalesce("type", message."type") as "type", ip, line, reason,
+    select source, make_timestamp(received_at) as received_at, sent_at, coalesce("type", message."type") as "type", ip, line, request, reason,
         coalesce(message."timestamp", message."originalTimestamp") as claimed, message."event" as event, message."name" as name,
         {", ".join(f'message."{given}" as {name}' for given, name in _IDS.items())},
         {", ".join(f'message."{name}" as {name}' for name in _OBJECTS)}
@@ -83,7 +84,7 @@ def _slow_instant(text: str) -> datetime | None:
 def read_lines(files: Sequence[tuple[int, Path]], threads: int = 1) -> pl.DataFrame:
     """The lines of sealed files, given with their batch_seq, in order of place.
 
-    Columns: batch_seq, offset, source, received_at, sent_at, type (the envelope's, else the message's), ip, line, reason, message_id, user_id, anonymous_id, previous_id,
+    Columns: batch_seq, offset, source, received_at, sent_at, type (the envelope's, else the message's), ip, line, request, reason, message_id, user_id, anonymous_id, previous_id,
     group_id, event, name, claimed_at (the message's own instant), has_claimed_at (a text was there), properties, context, traits (JSON texts of objects), payload (the message,
     byte for byte).
     """

@@ -47,6 +47,9 @@ class EnrichedEvents(pa.DataFrameModel):
     sent_at: Moment = pa.Field(nullable=True, description="When the sender says that it sent the message.")
     is_timestamp_adjusted: bool = pa.Field(description="Whether the time was corrected or was later than its receipt.")
     ip: str = pa.Field(nullable=True, description="Address that the request came from.")
+    request: str = pa.Field(
+        nullable=True, description="JSON object of the request's headers and cookies that the source declares to keep."
+    )
     properties: str = pa.Field(nullable=True, description="JSON object of the event's properties, without omitted fields.")
     context: str = pa.Field(nullable=True, description="JSON object of the event's context.")
     traits: str = pa.Field(nullable=True, description="JSON object of the traits, without omitted fields.")
@@ -97,9 +100,7 @@ def fixed_columns(model: type[pa.DataFrameModel]) -> tuple[Column, ...]:
 
 def enriched_columns(enrichments: Iterable[EnrichmentSpec]) -> tuple[Column, ...]:
     """All columns of enriched_events under these enrichments, in order."""
-    added = (
-        Column(name, output.dtype, output.description) for each in enrichments for name, output in each.plugin.outputs.items()
-    )
+    added = (Column(name, output.dtype, output.description) for each in enrichments for name, output in each.columns.items())
     return (*fixed_columns(EnrichedEvents), *added)
 
 

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from cdp_assets.declaration import Declaration
-from cdp_assets.enriched_events.enrichments import COLUMN, Enrichment, find_enrichments
+from cdp_assets.enriched_events.enrichments import COLUMN, Enrichment, Output, find_enrichments
 from cdp_assets.enriched_events.schema import RAW_COLUMNS
 
 EventType = Literal["track", "page", "screen", "identify", "group", "alias"]
@@ -216,6 +216,11 @@ class EnrichmentSpec(Declaration):
         """The enrichment's folder."""
         return find_enrichments()[self.enrichment]
 
+    @property
+    def columns(self) -> Mapping[str, Output]:
+        """Column of enriched_events -> type and description, in the order in which they are added."""
+        return self.plugin.outputs_of(self.settings)
+
 
 class EnrichmentList(RootModel[tuple[EnrichmentSpec, ...]]):
     """config/enrichments.yaml: the enrichments that run, in this order."""
@@ -241,7 +246,7 @@ def check_order(enrichments: tuple[EnrichmentSpec, ...]) -> None:
                 f"enrichment {givers[column]!r} gives it and must come before" if column in givers else "no enrichment gives it"
             )
             raise ValueError(f"entry {place}, {each.enrichment}: needs the column {column}; {giver}")
-        for column in each.plugin.outputs:
+        for column in each.columns:
             if column in there:
                 raise ValueError(f"entry {place}, {each.enrichment}: the column {column} is already given by {there[column]}")
             there[column] = each.enrichment

@@ -72,7 +72,7 @@ def rules_version(
         "rules": RULES,
         "plan": plan.model_dump(mode="json"),
         "policies": {source: policy.model_dump(mode="json") for source, policy in policies.items()},
-        "enrichments": [[each.model_dump(mode="json"), each.plugin.version()] for each in enrichments],
+        "enrichments": [[each.model_dump(mode="json"), each.plugin.version(each.settings)] for each in enrichments],
         "consent": {purpose: list(categories) for purpose, categories in (consent or {}).items()},
     }
     return xxhash.xxh3_128_hexdigest(json.dumps(told, sort_keys=True).encode())
@@ -137,7 +137,7 @@ def _run(each: EnrichmentSpec, distinct: pl.DataFrame) -> pl.DataFrame:
     except Exception as error:  # its message may hold values of people: only type and place are told
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if str(plugin.folder) in frame.filename]
         raise EnrichmentError(f"enrichment {plugin.name} failed with {type(error).__name__} in its lines {lines}") from None
-    promised = {name: output.dtype for name, output in plugin.outputs.items()}
+    promised = {name: output.dtype for name, output in each.columns.items()}
     if dict(outputs.schema) != promised or outputs.columns != list(promised):
         raise EnrichmentError(f"enrichment {plugin.name} gave the columns {dict(outputs.schema)}; it promises {promised}")
     if outputs.height != distinct.height:

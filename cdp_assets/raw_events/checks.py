@@ -27,12 +27,15 @@ REFUSED_SHARE = 0.05
 
 raw_events = promises(
     RAW_EVENTS,
-    nullable=("event", "user_id", "anonymous_id", "previous_id", "group_id", "sent_at", "ip", "properties", "context", "traits"),
+    nullable=(
+        *("event", "user_id", "anonymous_id", "previous_id", "group_id", "sent_at", "ip", "request"),
+        *("properties", "context", "traits"),
+    ),
     checks={"batch_seq": pa.Check.ge(0), "offset": pa.Check.ge(0), "type": pa.Check.isin(TYPES)},
     rules=[rule("happened_before_it_was_received", pl.col("timestamp") <= pl.col("received_at"))],
     unique=["batch_seq", "offset"],
 )
-checked = raw_events.remove_columns(["payload", "properties", "context", "traits"])
+checked = raw_events.remove_columns(["payload", "request", "properties", "context", "traits"])
 """The promises that are worth reading rows for."""
 
 SPECS = (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from cdp_assets.enriched_events import schema
-from cdp_assets.enriched_events.enrichments import COLUMN, EnrichmentContractError, _load, find_enrichments
+from cdp_assets.enriched_events.enrichments import COLUMN, EnrichmentContractError, Output, _load, find_enrichments
 from cdp_assets.enriched_events.spec import EnrichmentSpec
 
 ENRICHMENTS = find_enrichments()
@@ -43,6 +44,10 @@ def _inputs(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
     return pl.DataFrame({key: pl.Series([row.get(key) for row in rows], dtype=_dtype(name, key)) for key in keys})
 
 
+def _columns(name: str, settings: object) -> Mapping[str, Output]:
+    return ENRICHMENTS[name].outputs_of(settings)
+
+
 def _settings(name: str, settings: dict[str, object]) -> object:
     return EnrichmentSpec.model_validate({"enrichment": name, "settings": settings}).settings
 
@@ -62,10 +67,12 @@ def test_an_enrichment_has_cases_and_a_readme_that_names_its_columns_and_setting
 def test_a_golden_case_holds(name: str, file: Path) -> None:
     case = json.loads(file.read_text(encoding="utf-8"))
     each = ENRICHMENTS[name]
-    found = each.enrich(_inputs(name, [row["in"] for row in case["rows"]]), _settings(name, case.get("settings", {})))
-    assert dict(found.schema) == {column: output.dtype for column, output in each.outputs.items()}
+    settings = _settings(name, case.get("settings", {}))
+    columns = _columns(name, settings)
+    found = each.enrich(_inputs(name, [row["in"] for row in case["rows"]]), settings)
+    assert dict(found.schema) == {column: output.dtype for column, output in columns.items()}
     for place, (row, got) in enumerate(zip(case["rows"], found.to_dicts(), strict=True)):
-        expected = dict.fromkeys(each.outputs) | row["out"]
+        expected = dict.fromkeys(columns) | row["out"]
         assert got == expected, f"row {place}: {row['in']}"
 
 
@@ -90,7 +97,7 @@ def test_no_input_breaks_an_enrichment(name: str) -> None:
     for rows in ([dict.fromkeys(keys, value) for value in NASTY], shifted, []):
         found = each.enrich(_inputs(name, rows), settings)
         assert found.height == len(rows)
-        assert dict(found.schema) == {column: output.dtype for column, output in each.outputs.items()}
+        assert dict(found.schema) == {column: output.dtype for column, output in _columns(name, settings).items()}
 
 
 @pytest.mark.parametrize("name", ENRICHMENTS)
@@ -109,10 +116,10 @@ def test_the_version_of_an_enrichment_follows_its_files(tmp_path: Path) -> None:
     each = ENRICHMENTS["page_url"]
     copied = type(each)(each.name, each.settings, each.inputs, each.outputs, each.enrich, tmp_path, each.reference_version)
     (tmp_path / "__init__.py").write_text("a")
-    first = copied.version()
-    assert copied.version() == first
+    first = copied.version(each.settings())
+    assert copied.version(each.settings()) == first
     (tmp_path / "table.json").write_text("{}")
-    assert copied.version() != first
+    assert copied.version(each.settings()) != first
 
 
 def test_a_folder_without_the_contract_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

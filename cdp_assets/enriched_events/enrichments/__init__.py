@@ -1,8 +1,9 @@
 """Enrichments: one folder each, found by its place, and what such a folder must offer.
 
 A folder's module has `Settings` (a Declaration), `INPUTS`, `OUTPUTS` and `enrich(distinct, settings)`; beside it stand
-`README.md`, `cases/*.json` and reference data (`reference_version()` tells the version of what lies elsewhere). ../transform.py
-runs them; which, and in which order, is the user's config.
+`README.md`, `cases/*.json` and reference data (`reference_version()` tells the version of what lies elsewhere, and
+`version_of(settings)` of what its settings point to). One whose columns the user names has `columns(settings)` instead of OUTPUTS.
+../transform.py runs them; which, and in which order, is the user's config.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,18 @@ class Enrichment:
     folder: Path
     reference_version: Callable[[], str]
     """Version of reference data that lies outside the folder; empty without any."""
+    columns: Callable[[Any], Mapping[str, Output]] | None = None
+    """settings -> outputs, where the user names them; `outputs` is then empty."""
+    version_of: Callable[[Any], str] = lambda _settings: ""
+    """settings -> version of what they point to, such as a file or a key. Raises what that cannot be read for."""
 
-    def version(self) -> str:
-        """Hash of code and reference data: another version may give other values."""
-        digest = xxhash.xxh3_128(self.reference_version().encode())
+    def outputs_of(self, settings: Any) -> Mapping[str, Output]:
+        """The columns that it adds under these settings."""
+        return self.outputs if self.columns is None else self.columns(settings)
+
+    def version(self, settings: Any) -> str:
+        """Hash of code, reference data and what the settings point to: another version may give other values."""
+        digest = xxhash.xxh3_128(f"{self.reference_version()}\0{self.version_of(settings)}".encode())
         for file in sorted(self.folder.iterdir()):
             if file.suffix in {".py", ".json", ".csv"}:
                 digest.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -76,7 +85,8 @@ def find_enrichments() -> Mapping[str, Enrichment]:
 def _load(name: str) -> Enrichment:
     where = f"cdp_assets/enriched_events/enrichments/{name}"
     module = importlib.import_module(f"{__name__}.{name}")
-    for attribute in ("Settings", "INPUTS", "OUTPUTS", "enrich"):
+    is_open = hasattr(module, "columns")
+    for attribute in ("Settings", "INPUTS", "columns" if is_open else "OUTPUTS", "enrich"):
         if not hasattr(module, attribute):
             raise EnrichmentContractError(f"{where}: no {attribute}; an enrichment has Settings, INPUTS, OUTPUTS and enrich")
     if not (isinstance(module.Settings, type) and issubclass(module.Settings, Declaration)):
@@ -86,10 +96,18 @@ def _load(name: str) -> Enrichment:
             raise EnrichmentContractError(
                 f"{where}: input {key!r} is {source!r}; it is context.*, properties.*, traits.* or column:*"
             )
-    if not module.INPUTS or not module.OUTPUTS:
+    outputs = {} if is_open else module.OUTPUTS
+    if not module.INPUTS or not (outputs or is_open):
         raise EnrichmentContractError(f"{where}: INPUTS and OUTPUTS name at least one each")
     assert module.__file__ is not None
-    reference: Callable[[], str] = getattr(module, "reference_version", str)
-    return Enrichment(
-        name, module.Settings, module.INPUTS, module.OUTPUTS, module.enrich, Path(module.__file__).parent, reference
+    found = Enrichment(
+        name,
+        module.Settings,
+        module.INPUTS,
+        outputs,
+        module.enrich,
+        Path(module.__file__).parent,
+        getattr(module, "reference_version", str),
+        module.columns if is_open else None,
     )
+    return replace(found, version_of=module.version_of) if hasattr(module, "version_of") else found
