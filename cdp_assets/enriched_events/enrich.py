@@ -55,7 +55,7 @@ def enrich(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec], look_ups: 
         keys = pl.DataFrame({name: _value(source, rows, inputs) for name, source in each.sources.items()})
         if wanted is not None:
             keys = keys.filter(wanted)
-        distinct = keys.unique(maintain_order=True)
+        distinct = keys if each.plugin.per_event else keys.unique(maintain_order=True)
         outputs = _outputs(each, distinct, look_ups, told)
         place = _places(keys, distinct, wanted)
         if place is not None:

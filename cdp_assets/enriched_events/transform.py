@@ -134,7 +134,9 @@ def rules_version(
         "rules": RULES,
         "plan": plan.model_dump(mode="json"),
         "policies": {source: policy.model_dump(mode="json") for source, policy in policies.items()},
-        "enrichments": [[each.model_dump(mode="json"), each.plugin.version(), versions.get(each.label)] for each in enrichments],
+        "enrichments": [
+            [each.model_dump(mode="json"), each.plugin.version(each.settings), versions.get(each.label)] for each in enrichments
+        ],
         "consent": {purpose: list(categories) for purpose, categories in (consent or {}).items()},
     }
     digest = xxhash.xxh3_128_hexdigest(json.dumps(told, sort_keys=True).encode())

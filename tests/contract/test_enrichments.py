@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from cdp_assets.enriched_events import schema
-from cdp_assets.enriched_events.enrichments import COLUMN, EnrichmentContractError, _load, find_enrichments
+from cdp_assets.enriched_events.enrichments import COLUMN, EnrichmentContractError, Output, _load, find_enrichments
 from cdp_assets.enriched_events.spec import EnrichmentSpec
+from cdp_resources.secrets import SecretRef
 
 ENRICHMENTS = {name: each for name, each in find_enrichments().items() if not each.is_look_up}
 """Those that look things up are tested in test_look_up_enrichments.py."""
@@ -44,6 +48,25 @@ def _inputs(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
     return pl.DataFrame({key: pl.Series([row.get(key) for row in rows], dtype=_dtype(name, key)) for key in keys})
 
 
+def _case(file: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A golden case, the environment set as it says."""
+    case: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for variable, value in case.get("environment", {}).items():
+        monkeypatch.setenv(variable, value)
+    return case
+
+
+def _as(dtype: pl.DataType, text: str | None) -> object:
+    """A value for a column of another enrichment, which has the type that it promises."""
+    if text is None or dtype == pl.String:
+        return text
+    return len(text) % 2 == 0 if dtype == pl.Boolean else len(text) * 1_000_003 - 7
+
+
+def _columns(name: str, settings: object) -> Mapping[str, Output]:
+    return ENRICHMENTS[name].outputs_of(settings)
+
+
 def _settings(name: str, settings: dict[str, object]) -> object:
     return EnrichmentSpec.model_validate({"enrichment": name, "settings": settings}).settings
 
@@ -60,21 +83,24 @@ def test_an_enrichment_has_cases_and_a_readme_that_names_its_columns_and_setting
 
 
 @pytest.mark.parametrize(("name", "file"), CASES)
-def test_a_golden_case_holds(name: str, file: Path) -> None:
-    case = json.loads(file.read_text(encoding="utf-8"))
+def test_a_golden_case_holds(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = _case(file, monkeypatch)
     each = ENRICHMENTS[name]
-    found = each.enrich(_inputs(name, [row["in"] for row in case["rows"]]), _settings(name, case.get("settings", {})))
-    assert dict(found.schema) == {column: output.dtype for column, output in each.outputs.items()}
+    settings = _settings(name, case.get("settings", {}))
+    columns = _columns(name, settings)
+    found = each.enrich(_inputs(name, [row["in"] for row in case["rows"]]), settings)
+    assert dict(found.schema) == {column: output.dtype for column, output in columns.items()}
     for place, (row, got) in enumerate(zip(case["rows"], found.to_dicts(), strict=True)):
-        expected = dict.fromkeys(each.outputs) | row["out"]
-        assert got == expected, f"row {place}: {row['in']}"
+        expected = dict.fromkeys(columns) | row["out"]
+        plain = {column: value.isoformat() if isinstance(value, datetime) else value for column, value in got.items()}
+        assert plain == expected, f"row {place}: {row['in']}"
 
 
 @pytest.mark.parametrize("name", ENRICHMENTS)
-def test_a_golden_row_alone_gives_the_same_as_among_others(name: str) -> None:
+def test_a_golden_row_alone_gives_the_same_as_among_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     each = ENRICHMENTS[name]
     for file in sorted((each.folder / "cases").glob("*.json")):
-        case = json.loads(file.read_text(encoding="utf-8"))
+        case = _case(file, monkeypatch)
         settings = _settings(name, case.get("settings", {}))
         inputs = _inputs(name, [row["in"] for row in case["rows"]])
         together = each.enrich(inputs, settings)
@@ -83,20 +109,25 @@ def test_a_golden_row_alone_gives_the_same_as_among_others(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENRICHMENTS)
-def test_no_input_breaks_an_enrichment(name: str) -> None:
+def test_no_input_breaks_an_enrichment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     each = ENRICHMENTS[name]
+    for field in each.settings.model_fields.values():
+        if isinstance(field.default, SecretRef):
+            monkeypatch.setenv(field.default.env, "a key of sixteen or more")
     settings = _settings(name, {})
     keys = list(each.inputs)
     shifted = [{key: NASTY[(place * (shift + 1) + shift) % len(NASTY)] for shift, key in enumerate(keys)} for place in range(200)]
     for rows in ([dict.fromkeys(keys, value) for value in NASTY], shifted, []):
-        found = each.enrich(_inputs(name, rows), settings)
+        typed = [{key: _as(_dtype(name, key), value) for key, value in row.items()} for row in rows]
+        found = each.enrich(_inputs(name, typed), settings)
         assert found.height == len(rows)
-        assert dict(found.schema) == {column: output.dtype for column, output in each.outputs.items()}
+        assert dict(found.schema) == {column: output.dtype for column, output in _columns(name, settings).items()}
 
 
 @pytest.mark.parametrize("name", ENRICHMENTS)
 def test_outputs_are_described_and_take_no_name_of_raw_events(name: str) -> None:
-    for column, output in ENRICHMENTS[name].outputs.items():
+    each = ENRICHMENTS[name]
+    for column, output in (each.outputs or {}).items():
         assert output.description.endswith("."), column
         assert column not in (*schema.RAW_COLUMNS, "payload", "violations")
 
@@ -110,10 +141,10 @@ def test_the_version_of_an_enrichment_follows_its_files(tmp_path: Path) -> None:
     each = ENRICHMENTS["page_url"]
     copied = type(each)(each.name, each.settings, each.inputs, each.outputs, each.enrich, tmp_path, each.reference_version)
     (tmp_path / "__init__.py").write_text("a")
-    first = copied.version()
-    assert copied.version() == first
+    first = copied.version(each.settings())
+    assert copied.version(each.settings()) == first
     (tmp_path / "table.json").write_text("{}")
-    assert copied.version() != first
+    assert copied.version(each.settings()) != first
 
 
 def test_a_folder_without_the_contract_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
 """Enrichments: one folder each, found by its place, and what such a folder must offer.
 
 A folder's module has `Settings` (a Declaration), `INPUTS`, `OUTPUTS` and `enrich(distinct, settings)`; beside it stand
-`README.md`, `cases/*.json` and reference data (`reference_version()` tells the version of what lies elsewhere). One that looks
-things up has `look_up(distinct, settings, look_ups)` instead of `enrich`, and one whose inputs and columns the user declares has
-`columns(settings)` instead of INPUTS and OUTPUTS. ../enrich.py runs them; which, and in which order, is the user's config.
+`README.md`, `cases/*.json` and reference data (`reference_version()` tells the version of what lies elsewhere, and
+`version_of(settings)` of what its settings point to). One that looks things up has `look_up(distinct, settings, look_ups)` instead of
+`enrich`; one whose columns the user names has `columns(settings)` instead of OUTPUTS, and needs no INPUTS; one whose inputs are hardly
+ever equal has `PER_EVENT = True`. ../enrich.py runs them; which, and in which order, is the user's config.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -80,17 +81,21 @@ class Enrichment:
     is_look_up: bool = False
     """Whether it looks things up outside the event and its own folder."""
     columns: Callable[[Any], Mapping[str, Output]] | None = None
-    """settings -> outputs, where the user declares them; `inputs` and `outputs` are then empty."""
+    """settings -> outputs, where the user names them; `outputs` is then empty, and `inputs` may be."""
     reference: Callable[[Any, LookUps], str | None] | None = None
     """(settings, look-ups) -> version of what is looked up; None where that cannot be told, as of what others answer."""
+    per_event: bool = False
+    """Whether it is given every event instead of distinct inputs: cheaper where the inputs of hardly any two events are equal."""
+    version_of: Callable[[Any], str] = lambda _settings: ""
+    """settings -> version of what they point to, such as a file or a key. Raises what that cannot be read for."""
 
     def outputs_of(self, settings: Any) -> Mapping[str, Output]:
         """The columns that it adds under these settings."""
         return self.outputs if self.columns is None else self.columns(settings)
 
-    def version(self) -> str:
-        """Hash of code and reference data: another version may give other values."""
-        digest = xxhash.xxh3_128(self.reference_version().encode())
+    def version(self, settings: Any) -> str:
+        """Hash of code, reference data and what the settings point to: another version may give other values."""
+        digest = xxhash.xxh3_128(f"{self.reference_version()}\0{self.version_of(settings)}".encode())
         for file in sorted(self.folder.iterdir()):
             if file.suffix in {".py", ".json", ".csv"}:
                 digest.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -116,7 +121,8 @@ def _load(name: str) -> Enrichment:
             )
     if not (isinstance(module.Settings, type) and issubclass(module.Settings, Declaration)):
         raise EnrichmentContractError(f"{where}: Settings is no Declaration")
-    inputs, outputs = ({}, {}) if is_open else (module.INPUTS, module.OUTPUTS)
+    inputs: Mapping[str, str] = getattr(module, "INPUTS", {}) if is_open else module.INPUTS
+    outputs: Mapping[str, Output] = {} if is_open else module.OUTPUTS
     for key, source in inputs.items():
         if not _INPUT.fullmatch(source):
             raise EnrichmentContractError(
@@ -125,7 +131,7 @@ def _load(name: str) -> Enrichment:
     if not is_open and not (inputs and outputs):
         raise EnrichmentContractError(f"{where}: INPUTS and OUTPUTS name at least one each")
     assert module.__file__ is not None
-    return Enrichment(
+    found = Enrichment(
         name,
         module.Settings,
         inputs,
@@ -136,4 +142,6 @@ def _load(name: str) -> Enrichment:
         is_look_up,
         module.columns if is_open else None,
         getattr(module, "reference", None),
+        getattr(module, "PER_EVENT", False),
     )
+    return replace(found, version_of=module.version_of) if hasattr(module, "version_of") else found
