@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
@@ -36,10 +37,8 @@ class HttpError(Exception):
 
 
 _JSON = (b"content-type", b"application/json")
-_ALLOWED_HEADERS = (
-    b"authorization, content-type, content-encoding, anonymousid, sentat, x-write-key, x-ip-policy, sp-anonymous, x-retry-count, "
-    b"x-enable-debug"
-)
+_ALLOWED_HEADERS = b"authorization, content-type, content-encoding, anonymousid, sentat, x-write-key, x-ip-policy, sp-anonymous"
+_HEADER_NAMES = re.compile(rb"[a-z0-9-]+(\s*,\s*[a-z0-9-]+)*", re.IGNORECASE)
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -86,11 +85,16 @@ async def respond_error(scope: Scope, send: Send, error: HttpError) -> int:
 
 
 async def respond_preflight(scope: Scope, send: Send, methods: str) -> int:
-    """Answer OPTIONS: what a page of another origin may send."""
+    """Answer OPTIONS: what a page of another origin may send.
+
+    Whatever headers are asked for are allowed: SDKs say more from version to version, RudderStack's only when it sends again, and a header that
+    is not allowed costs the event.
+    """
+    asked = header(scope, b"access-control-request-headers") or b""
     headers = [
         *cross_origin(header(scope, b"origin")),
         (b"access-control-allow-methods", f"{methods}, OPTIONS".encode()),
-        (b"access-control-allow-headers", _ALLOWED_HEADERS),
+        (b"access-control-allow-headers", asked if _HEADER_NAMES.fullmatch(asked) else _ALLOWED_HEADERS),
         (b"access-control-max-age", b"86400"),
     ]
     return await respond(send, 200, b"{}", [_JSON, *headers])
