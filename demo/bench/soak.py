@@ -52,6 +52,7 @@ from demo.bench.crashes import (
 COLLECTORS = 3
 MIN_FREE_BYTES = 8 * 1024 * 1024
 _NEARLY_FULL_BYTES = 5 * 1024 * 1024
+_FILL_BYTES = 4 * 1024 * 1024
 _BYTES_PER_SECOND = 700_000
 """Room on the disk for each second: more than the senders send."""
 _PAUSE = 0.04
@@ -230,15 +231,20 @@ def _filler(disk: Path, left: int) -> Iterator[None]:
     path = disk / "filler"
     try:
         with path.open("wb") as file:
-            size = max(shutil.disk_usage(disk).free - left, 1)
-            while True:
+            # Piece by piece: one large piece is undone whole when the collectors take a little of its room meanwhile.
+            size, most = 0, _FILL_BYTES
+            while (rest := shutil.disk_usage(disk).free - left) > 0:
+                piece = min(rest, most)
                 try:
-                    os.posix_fallocate(file.fileno(), 0, size)
-                    break
+                    os.posix_fallocate(file.fileno(), size, piece)
                 except OSError as error:
                     if error.errno != errno.ENOSPC:
                         raise
-                    size = max(size - 65_536, 1)  # somebody wrote meanwhile
+                    most //= 2
+                    if not most:
+                        break
+                    continue
+                size += piece
         yield
     finally:
         path.unlink()
