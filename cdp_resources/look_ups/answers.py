@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from cdp_resources.traces import Texts
 
@@ -43,9 +43,15 @@ def _duration(value: object) -> object:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
+def _as_written(value: timedelta) -> str:
+    minutes = value // timedelta(minutes=1)
+    return f"{minutes // 1440}d" if minutes % 1440 == 0 else f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"
+
+
 TimeToLive = Annotated[
     timedelta,
     BeforeValidator(_duration),
+    PlainSerializer(_as_written, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": r"^\s*\d+\s*[mhd]\s*$", "examples": ["30d"]}),
 ]
 """How long an answer is kept before it is asked for again, written `30d`, `12h` or `90m`."""

@@ -11,14 +11,16 @@ from click.testing import CliRunner
 
 from cdp_assets import pipeline
 from cdp_assets.enriched_events import layer as enriched_events
-from cdp_assets.enriched_events.enrich import EnrichmentError
-from cdp_assets.enriched_events.schema import EVENT_VIOLATIONS, QUARANTINED_EVENTS, enriched_table
+from cdp_assets.enriched_events.enrich import EnrichmentError, enrich
+from cdp_assets.enriched_events.schema import EVENT_VIOLATIONS, QUARANTINED_EVENTS, RAW_COLUMNS, enriched_table
+from cdp_assets.enriched_events.spec import EnrichmentSpec
 from cdp_assets.manifest import manifest_table
 from cdp_assets.project import Project
 from cdp_assets.run import Run
 from cdp_cli.erase import erase
 from cdp_cli.validate import validate_config
 from cdp_resources.home import Home
+from cdp_resources.look_ups import LookUpError, LookUps, TableRef
 from tests.unit import erasure_shop as shop
 from tests.web_service import WebService, running
 
@@ -134,6 +136,30 @@ def test_an_erased_person_is_in_no_answer_and_the_others_are_not_asked_for_again
         assert not any("answers" in path for path in shop.planted(home.root))
         assert json.loads(result.stdout)["rows_removed"]["answers"] == 1
         assert len(web.seen) == seen
+
+
+@pytest.mark.parametrize("place", [{"lake": "imported/sizes"}, {"home": "reference/sizes.parquet"}])
+def test_a_table_of_the_lake_and_a_file_of_the_installation_are_looked_up_in_too(tmp_path: Path, place: dict[str, str]) -> None:
+    home = Home(tmp_path / "home")
+    ref = TableRef.model_validate(place)
+    with pytest.raises(LookUpError, match=r"lake table imported/sizes|No such file"):
+        LookUps(tmp_path, home).table(ref)
+    versions = []
+    for size in ("small", "large"):
+        sizes = pl.DataFrame({"total": [3], "size": [size]})
+        if ref.lake:
+            sizes.write_delta(home.lake / "imported" / "sizes", mode="overwrite")
+        else:
+            (home.root / "reference").mkdir(parents=True, exist_ok=True)
+            sizes.write_parquet(home.root / str(ref.home))
+        look_ups = LookUps(tmp_path, home)
+        entry = EnrichmentSpec.model_validate(
+            {"enrichment": "lookup", "inputs": {"total": "user_id"}, "settings": {"table": place, "columns": ["size"]}}
+        )
+        rows = pl.DataFrame({name: ["3"] if name == "user_id" else ["x"] for name in RAW_COLUMNS})
+        assert enrich(rows, (entry,), look_ups).rows["size"].to_list() == [size]
+        versions.append(look_ups.table(ref).version)
+    assert len(set(versions)) == 2
 
 
 def test_validate_says_which_files_of_look_ups_are_missing(tmp_path: Path) -> None:
