@@ -18,8 +18,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cdp_assets.project import Project
 from cdp_assets.raw_events import layer as raw_events
+from cdp_assets.raw_events.files_source import FILES_SOURCES, FilesSource
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, REJECTED_EVENTS
-from cdp_assets.raw_events.spec import DelimitedSource, HttpSource, JsonLinesSource
 from cdp_assets.run import Run
 from cdp_resources import clock
 from cdp_resources.home import Home, config_dir
@@ -82,20 +82,20 @@ def import_files(home: Home, project: Project, paths: Sequence[Path], source: st
     ]
 
 
-def files_source(project: Project, source: str) -> JsonLinesSource | DelimitedSource:
+def files_source(project: Project, source: str) -> FilesSource:
     """The declaration. Raises ValueError, with the choices."""
     declared = project.sources.get(source)
-    if isinstance(declared, JsonLinesSource | DelimitedSource) and declared.enabled:
+    if isinstance(declared, FILES_SOURCES) and declared.enabled:
         return declared
-    files = [name for name, each in project.sources.items() if not isinstance(each, HttpSource) and each.enabled]
+    files = [name for name, each in project.sources.items() if isinstance(each, FILES_SOURCES) and each.enabled]
     choices = f"sources of files are {', '.join(files)}" if files else "no source of files is declared"
     if declared is None:
         raise ValueError(f"no source {source!r}; {choices}")
-    why = "is not enabled" if not declared.enabled else "takes events over HTTP, not from files"
+    why = "is not enabled" if not declared.enabled else "takes no files"
     raise ValueError(f"source {source!r} {why}; {choices}")
 
 
-def _land(inbox: Inbox, path: Path, declared: JsonLinesSource | DelimitedSource, source: str, told: Told) -> Batch | FileResult:
+def _land(inbox: Inbox, path: Path, declared: FilesSource, source: str, told: Told) -> Batch | FileResult:
     received_at = clock.now()
     try:
         reader = open_file(path, declared, source, received_at)
