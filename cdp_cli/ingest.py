@@ -6,7 +6,7 @@ Reading files is cdp_resources/sources/files; the layers after raw_events take t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +19,16 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from cdp_assets.project import Project
 from cdp_assets.raw_events import layer as raw_events
 from cdp_assets.raw_events.files_source import FILES_SOURCES, FilesSource
+from cdp_assets.raw_events.imports import Told, land, local_file, record
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, REJECTED_EVENTS
 from cdp_assets.run import Run
 from cdp_resources import clock
 from cdp_resources.home import Home, config_dir
-from cdp_resources.inbox import Batch, Inbox
+from cdp_resources.inbox import Batch
 from cdp_resources.lake import Lake
-from cdp_resources.sources.files import UnreadableFileError, open_file
 from cdp_resources.sources.files.reader import MAX_ERRORS
 
-_TOLD_EVERY = 1_000
 _SHOWN_ERRORS = 10
-
-Told = Callable[[int], None]
-"""Told how many more rows were read."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +69,10 @@ def import_files(home: Home, project: Project, paths: Sequence[Path], source: st
     Each lands as one batch; then raw_events takes all that is sealed. Raises ValueError for a source that files cannot come from.
     """
     declared = files_source(project, source)
-    landed = [_land(Inbox(home.inbox), path, declared, source, told) for path in paths]
+    run = Run(home, project, clock.now())
+    landed = [_land(run, path, declared, source, told) for path in paths]
     if any(isinstance(each, Batch) for each in landed):
-        raw_events.update(Run(home, project, clock.now()))
+        raw_events.update(run)
     return [
         _result(Lake(home.lake), str(path), each, source) if isinstance(each, Batch) else each
         for path, each in zip(paths, landed, strict=True)
@@ -95,25 +92,13 @@ def files_source(project: Project, source: str) -> FilesSource:
     raise ValueError(f"source {source!r} {why}; {choices}")
 
 
-def _land(inbox: Inbox, path: Path, declared: FilesSource, source: str, told: Told) -> Batch | FileResult:
-    received_at = clock.now()
-    try:
-        reader = open_file(path, declared, source, received_at)
-        batch = inbox.add_batch(_counted(reader.lines(), told), received_at)
-    except UnreadableFileError as error:
-        return FileResult(str(path), None, 0, 0, 0, (RowProblem(None, str(error)),), is_read=False)
-    return batch or FileResult(str(path), None, 0, 0, 0, ())
-
-
-def _counted(lines: Iterable[bytes], told: Told) -> Iterator[bytes]:
-    count = 0
-    for line in lines:
-        yield line
-        count += 1
-        if count == _TOLD_EVERY:
-            told(count)
-            count = 0
-    told(count)
+def _land(run: Run, path: Path, declared: FilesSource, source: str, told: Told) -> Batch | FileResult:
+    found, now = local_file(path), clock.now()
+    landed = land(run.inbox, path, declared, source, now, told)
+    record(run, source, found, landed, now)
+    if landed.problem is not None:
+        return FileResult(str(path), None, 0, 0, 0, (RowProblem(None, landed.problem),), is_read=False)
+    return landed.batch or FileResult(str(path), None, 0, 0, 0, ())
 
 
 def _result(lake: Lake, file: str, batch: Batch, source: str) -> FileResult:
@@ -138,7 +123,7 @@ def _result(lake: Lake, file: str, batch: Batch, source: str) -> FileResult:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file, each on a line of its own.")
 @click.pass_context
 def ingest(context: click.Context, paths: tuple[Path, ...], source: str, as_json: bool) -> None:
-    """Import files of events: JSON lines or delimited text as config/sources/NAME.yaml declares, plain or gzip.
+    """Import files of events: JSON lines, delimited text (plain, gzip, zstd) or Parquet, as config/sources/NAME.yaml declares.
 
     Importing a file again adds nothing. Refused rows are kept in rejected_events. Run `cdp run` afterwards for the tables that
     follow. Exit status 1 when a file could not be read; the others are taken all the same.

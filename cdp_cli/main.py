@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "dev": "Collector, Dagster UI and a stand-in vendor in one terminal.",
     "serve": "Receive events over HTTP.",
     "ingest": "Import files of events.",
+    "pull": "Take what is new in watched folders, databases and APIs.",
     "run": "Bring every table up to what was received, and activate.",
     "query": "Ask the tables in SQL.",
     "profile": "Show everything known about one person.",

@@ -49,6 +49,11 @@ class Home:
         return self.root / "exports"
 
     @property
+    def downloads(self) -> Path:
+        """Objects of a watched store while they are read."""
+        return self.root / "downloads"
+
+    @property
     def locks(self) -> Path:
         return self.root / "locks"
 
