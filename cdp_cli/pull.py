@@ -9,12 +9,10 @@ import click
 
 from cdp_assets.project import Project
 from cdp_assets.raw_events.pulling import Pulled, pulled_sources
-from cdp_assets.raw_events.pulling import pull as pull_resource
+from cdp_assets.raw_events.pulling import pull as pull_source
 from cdp_assets.run import Run
 from cdp_resources import clock
 from cdp_resources.home import Home, config_dir
-from cdp_resources.secrets import MissingSecretError
-from cdp_resources.sources.unavailable import SourceUnavailableError
 
 
 @click.command(name="pull")
@@ -39,14 +37,11 @@ def pull(context: click.Context, sources: tuple[str, ...], as_json: bool) -> Non
             raise click.BadParameter(f"no source {name!r} to pull from; {choices}", param_hint="SOURCE")
     run = Run(Home.from_env(), project, clock.now())
     is_all_read = True
-    for source, resource in [(name, each) for name in sources or declared for each in declared[name]]:
-        try:
-            pulled = pull_resource(run, source, resource, clock.now)
-        except (SourceUnavailableError, MissingSecretError) as error:
-            pulled = Pulled(source, resource, problems=(str(error),))
-        is_all_read &= not pulled.problems
-        for line in [json.dumps(_plain(pulled))] if as_json else _told(pulled):
-            click.echo(line)
+    for name in sources or tuple(declared):
+        for pulled in pull_source(run, name, declared[name], clock.now):
+            is_all_read &= not (pulled.problems or pulled.failure)
+            for line in [json.dumps(_plain(pulled))] if as_json else _told(pulled):
+                click.echo(line)
     context.exit(0 if is_all_read else 1)
 
 
@@ -58,6 +53,7 @@ def _plain(pulled: Pulled) -> dict[str, object]:
         "taken": pulled.taken,
         "refused": pulled.refused,
         "problems": pulled.problems,
+        "failure": pulled.failure,
     }
 
 
@@ -65,4 +61,4 @@ def _told(pulled: Pulled) -> Iterator[str]:
     where: Sequence[str] = pulled.batches
     said = f"{pulled.taken:,} taken, {pulled.refused:,} refused, {len(where)} batches" if where else "nothing new"
     yield f"{pulled.source}/{pulled.resource}: {said}"
-    yield from (f"  not read: {each}" for each in pulled.problems)
+    yield from (f"  not read: {each}" for each in (*pulled.problems, pulled.failure) if each)

@@ -54,6 +54,16 @@ class Home:
         return self.root / "downloads"
 
     @property
+    def pulls(self) -> Path:
+        """How far databases and APIs were read."""
+        return self.root / "pulls"
+
+    @property
+    def dlt(self) -> Path:
+        """The working folder of the library that reads databases and APIs."""
+        return self.root / "dlt"
+
+    @property
     def locks(self) -> Path:
         return self.root / "locks"
 

@@ -11,6 +11,8 @@ from typing import Any
 import dagster as dg
 
 from cdp_assets.assets import Declared, safe_text
+from cdp_assets.raw_events.api_source import ApiSource
+from cdp_assets.raw_events.database_source import DatabaseSource
 from cdp_assets.raw_events.files_source import FILES_SOURCES
 from cdp_assets.raw_events.imports import new_files
 from cdp_assets.raw_events.pulled.assets import key
@@ -19,6 +21,7 @@ from cdp_assets.raw_events.spec import Source
 from cdp_resources import clock
 from cdp_resources.home import Home
 from cdp_resources.lake import Lake
+from cdp_resources.sources.state import read_at
 from sensors import decisions
 from sensors.jobs import PULL, PULL_JOB, SOURCE_TAG
 from sensors.under_way import under_way
@@ -77,3 +80,7 @@ def _waits(home: Home, spec: Source, source: str, now: datetime) -> Iterator[str
         new = new_files(Lake(home.lake), source, spec.watch, now)
         if new:
             yield sha256(repr(new).encode()).hexdigest()[:16]
+    elif isinstance(spec, DatabaseSource | ApiSource):
+        last = min(read_at(home.pulls / source, resource) for resource in spec.resources)
+        if now.timestamp() - last >= spec.every:
+            yield f"last read at {last:.3f}"

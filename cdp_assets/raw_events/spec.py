@@ -11,13 +11,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cdp_assets.declaration import Declaration
+from cdp_assets.raw_events.api_source import ApiSource
+from cdp_assets.raw_events.database_source import DatabaseSource
 from cdp_assets.raw_events.field_mapping import ColumnValue, ConstantValue, FieldValue, MessageType
 from cdp_assets.raw_events.files_source import DelimitedSource, FilesSource, JsonLinesSource, ParquetSource
 from cdp_resources.secrets import SecretRef
 
 __all__ = [
+    "ApiSource",
     "ColumnValue",
     "ConstantValue",
+    "DatabaseSource",
     "DelimitedSource",
     "FieldValue",
     "FilesSource",
@@ -49,7 +53,7 @@ class HttpSource(Declaration):
 
 
 Source = Annotated[
-    HttpSource | FilesSource,
+    HttpSource | FilesSource | DatabaseSource | ApiSource,
     Field(discriminator="kind"),
 ]
 """A source as declared; parse with `pydantic.TypeAdapter(Source)`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,22 @@ import definitions
 from cdp_assets.assets import Declared
 from cdp_assets.project import Named
 from cdp_assets.project_loading import Mistake
+from cdp_assets.raw_events.api_source import ApiSource
 from cdp_assets.raw_events.files_source import JsonLinesSource
+from cdp_resources import clock
 from cdp_resources.inbox import Inbox
+from cdp_resources.sources.state import keep
 from sensors.jobs import PULL, SOURCE_TAG
 from tests.dagster.conftest import Installation, install, shipped
 
+CONTACTS = {
+    "kind": "api",
+    "base_url": "http://127.0.0.1:9/",
+    "every": "15m",
+    "resources": {
+        name: {"row_id": ["id"], "type": "identify", "fields": {"userId": {"column": "id"}}} for name in ("contacts", "companies")
+    },
+}
 KEY = dg.AssetKey(["sources", "till", "files"])
 
 
@@ -78,6 +90,37 @@ def test_with_a_mistake_in_config_nothing_is_pulled(watching: Installation) -> N
 def test_a_folder_that_is_gone_is_told_and_does_not_fail_the_sensor(watching: Installation) -> None:
     (watching.home.root.parent / "in").rmdir()
     assert "no folder" in (evaluated(watching).skip_message or "")
+
+
+def test_a_source_with_an_interval_is_asked_for_when_its_time_has_come(watching: Installation) -> None:
+    crm = ApiSource.model_validate(CONTACTS)
+    watching.project = replace(watching.project, sources=Named({"crm": crm}))
+    tick = evaluated(watching)
+    [request] = tick.run_requests or []
+    assert request.asset_selection == [dg.AssetKey(["sources", "crm", name]) for name in ("contacts", "companies")]
+    folder = watching.home.pulls / "crm"
+    keep(folder, "contacts", b"{}")
+    keep(folder, "companies", b"{}")
+    assert evaluated(watching, tick.cursor).skip_message == "crm: nothing is new"
+    an_interval_ago = clock.now().timestamp() - 900
+    os.utime(folder / "companies.json", (an_interval_ago, an_interval_ago))
+    assert evaluated(watching, tick.cursor).run_requests
+
+
+def test_a_source_that_cannot_be_read_fails_its_run_with_a_reason(
+    watching: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crm = ApiSource.model_validate({**CONTACTS, "auth": {"type": "bearer", "token": {"env": "CRM_TOKEN"}}})
+    monkeypatch.delenv("CRM_TOKEN", raising=False)
+    watching.project = replace(watching.project, sources=Named({"crm": crm}))
+    done = watching.execute(PULL)
+    assert not done.success
+    failure = done.failure_data_for_node("pull_crm")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert failure.user_failure_data.description == (
+        "crm/contacts: environment variable CRM_TOKEN is not set; companies: environment variable CRM_TOKEN is not set"
+    )
 
 
 def test_a_run_lands_files_and_tells_what_became_of_each(watching: Installation) -> None:

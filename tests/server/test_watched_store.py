@@ -21,8 +21,6 @@ from cdp_assets.run import Run
 from cdp_resources import clock
 from cdp_resources.home import Home
 from cdp_resources.lake import Lake
-from cdp_resources.secrets import MissingSecretError
-from cdp_resources.sources.unavailable import SourceUnavailableError
 
 IDENTITY = IdentitySpec.model_validate(
     {"identifiers": [{"type": "user_id", "from": ["user_id"]}, {"type": "anonymous_id", "from": ["anonymous_id"]}]}
@@ -78,7 +76,8 @@ def watching(home: Path, endpoint: str, path: str = "s3://drops/tills") -> Run:
 
 
 def pulled(run: Run) -> Pulled:
-    return pull(run, "till", FILES, clock.now)
+    [done] = pull(run, "till", [FILES], clock.now)
+    return done
 
 
 def stored(run: Run) -> list[str]:
@@ -111,13 +110,10 @@ def test_a_damaged_object_is_told_and_left_until_it_changes(run: Run, store: Sto
 
 def test_a_store_that_cannot_be_read_is_told_by_the_kind_of_the_error(tmp_path: Path, run: Run, store: Store) -> None:
     missing = watching(tmp_path, store.endpoint, "s3://nowhere/x")
-    with pytest.raises(SourceUnavailableError, match="s3://nowhere/x cannot be read"):
-        pulled(missing)
-    with pytest.raises(SourceUnavailableError, match="cannot be read"):
-        pulled(watching(tmp_path, "http://127.0.0.1:9"))
+    assert "s3://nowhere/x cannot be read" in (pulled(missing).failure or "")
+    assert "cannot be read" in (pulled(watching(tmp_path, "http://127.0.0.1:9")).failure or "")
 
 
 def test_a_missing_key_is_named_by_its_variable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DROPS_KEY")
-    with pytest.raises(MissingSecretError, match="DROPS_KEY"):
-        pulled(run)
+    assert pulled(run).failure == "environment variable DROPS_KEY is not set"

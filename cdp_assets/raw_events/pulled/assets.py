@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from cdp_assets.assets import DECLARATIONS, OWNERS, Declared, LayerError, open_run, safe_text, shown
+from cdp_assets.assets import DECLARATIONS, OWNERS, Declared, open_run, safely_told, shown
 from cdp_assets.raw_events.pulling import Pulled, pull, pulled_sources
 from cdp_resources import clock
 from cdp_resources.resources import CdpResource
@@ -49,18 +49,16 @@ def _source(declared: Declared, source: str, resources: Sequence[str]) -> dg.Ass
     @dg.multi_asset(name=f"pull_{source}", specs=specs, check_specs=checks, can_subset=True)
     def pull_source(context: dg.AssetExecutionContext, cdp: CdpResource) -> Iterator[Event]:
         run = open_run(cdp, declared, context)
+        wanted = [resource for resource in resources if key(source, resource) in context.selected_asset_keys]
         failures = []
-        for resource in resources:
-            if key(source, resource) not in context.selected_asset_keys:
-                continue
-            try:
-                pulled = pull(run, source, resource, clock.now)
-            except Exception as error:
-                failures.append(f"{source}/{resource}: {safe_text(error)}")
-                continue
-            yield from _told(pulled)
+        with safely_told(f"{GROUP}/{source}"):
+            for pulled in pull(run, source, wanted, clock.now):
+                if pulled.failure is None:
+                    yield from _told(pulled)
+                else:
+                    failures.append(f"{pulled.resource}: {pulled.failure}")
         if failures:
-            raise LayerError("; ".join(failures)) from None
+            raise dg.Failure(f"{source}/{'; '.join(failures)}", allow_retries=False)
 
     return pull_source
 
