@@ -19,13 +19,15 @@ from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.profiles.assets import build as profiles
 from cdp_assets.project import Project, load_tolerant
 from cdp_assets.raw_events.assets import build as raw_events
+from cdp_assets.raw_events.pulled.assets import build as pulled
 from cdp_assets.segments.assets import build as segments
 from cdp_resources.home import config_dir
 from cdp_resources.resources import CdpResource
 from sensors.activation import segments_changed
 from sensors.failures import run_failures
-from sensors.jobs import ACTIVATE_JOB, REFRESH_JOB, UPDATE_JOB
+from sensors.jobs import ACTIVATE_JOB, PULL_JOB, REFRESH_JOB, UPDATE_JOB
 from sensors.new_events import new_events
+from sensors.pulls import pulls
 from sensors.replay import replay_quarantine
 from sensors.schedules import daily_refresh
 
@@ -57,10 +59,11 @@ def build(declared: Declared) -> dg.Definitions:
         kinds={"deltalake"},
         owners=["team:privacy"],
     )
+    sources = pulled(declared)
     return dg.Definitions(
-        assets=[declarations(declared.mistakes), *(each for layer in _LAYERS for each in layer(declared)), erasures],
-        jobs=[UPDATE_JOB, REFRESH_JOB, ACTIVATE_JOB, replay_quarantine(declared)],
-        sensors=[new_events(declared), segments_changed(declared), run_failures()],
+        assets=[declarations(declared.mistakes), *sources, *(each for layer in _LAYERS for each in layer(declared)), erasures],
+        jobs=[UPDATE_JOB, REFRESH_JOB, ACTIVATE_JOB, replay_quarantine(declared), *([PULL_JOB] if sources else [])],
+        sensors=[new_events(declared), segments_changed(declared), run_failures(), *([pulls(declared)] if sources else [])],
         schedules=[daily_refresh()],
         resources={"cdp": CdpResource()},
         executor=dg.in_process_executor,

@@ -63,6 +63,7 @@ def _received_views(project: Project) -> Iterable[View]:
             )
         },
     )
+    yield _imported_files()
     columns = enriched.enriched_columns(project.enrichments)
     described = {column.name: column.description for column in columns}
     yield projection(
@@ -104,6 +105,33 @@ def _received_views(project: Project) -> Iterable[View]:
             "violating_count": "Of these with a violation; an Additional-Properties that is allowed does not count",
             "quarantined_count": "Of these in quarantine",
         },
+    )
+
+
+def _imported_files() -> View:
+    described = {
+        "source": "Declared source",
+        "file": "Name of the file, with its folder or bucket",
+        "status": "imported, empty (no rows) or unreadable",
+        "reason": "Why it could not be read",
+        "batch_id": "The batch of its rows",
+        "taken": "Rows that became messages",
+        "refused": "Rows that were refused; they are in rejected_events",
+        "accepted": "Messages that were new; null until raw_events has taken the batch",
+        "duplicates": "Messages that were already there; null until raw_events has taken the batch",
+        "size_bytes": "Size of the file",
+        "modified_at": "When the file was last changed, UTC",
+        "found_as": "Version of the file: another one is imported again",
+        "imported_at": "When it was looked at, UTC",
+    }
+    counts = {"accepted": pl.Int64(), "duplicates": pl.Int64()}
+    return view(
+        raw.IMPORTED_FILES.name,
+        "Every file that was imported or could not be read, by version, with what became of its rows.",
+        {name: ({**raw.IMPORTED_FILES.columns, **counts}[name], text) for name, text in described.items()},
+        raw.IMPORTED_FILES.person,
+        f"{physical(raw.IMPORTED_FILES)} LEFT JOIN (SELECT batch_id, source, accepted, duplicates FROM "  # noqa: S608
+        f"{physical(raw.IMPORT_BATCHES)}) USING (batch_id, source)",
     )
 
 

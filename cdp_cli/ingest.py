@@ -6,7 +6,7 @@ Reading files is cdp_resources/sources/files; the layers after raw_events take t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +18,17 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cdp_assets.project import Project
 from cdp_assets.raw_events import layer as raw_events
+from cdp_assets.raw_events.files_source import FILES_SOURCES, FilesSource
+from cdp_assets.raw_events.imports import Told, land, local_file, record
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, REJECTED_EVENTS
-from cdp_assets.raw_events.spec import DelimitedSource, JsonLinesSource
 from cdp_assets.run import Run
 from cdp_resources import clock
 from cdp_resources.home import Home, config_dir
-from cdp_resources.inbox import Batch, Inbox
+from cdp_resources.inbox import Batch
 from cdp_resources.lake import Lake
-from cdp_resources.sources.files import UnreadableFileError, open_file
 from cdp_resources.sources.files.reader import MAX_ERRORS
 
-_TOLD_EVERY = 1_000
 _SHOWN_ERRORS = 10
-
-Told = Callable[[int], None]
-"""Told how many more rows were read."""
 
 
 @dataclass(frozen=True)
@@ -73,49 +69,36 @@ def import_files(home: Home, project: Project, paths: Sequence[Path], source: st
     Each lands as one batch; then raw_events takes all that is sealed. Raises ValueError for a source that files cannot come from.
     """
     declared = files_source(project, source)
-    landed = [_land(Inbox(home.inbox), path, declared, source, told) for path in paths]
+    run = Run(home, project, clock.now())
+    landed = [_land(run, path, declared, source, told) for path in paths]
     if any(isinstance(each, Batch) for each in landed):
-        raw_events.update(Run(home, project, clock.now()))
+        raw_events.update(run)
     return [
         _result(Lake(home.lake), str(path), each, source) if isinstance(each, Batch) else each
         for path, each in zip(paths, landed, strict=True)
     ]
 
 
-def files_source(project: Project, source: str) -> JsonLinesSource | DelimitedSource:
+def files_source(project: Project, source: str) -> FilesSource:
     """The declaration. Raises ValueError, with the choices."""
     declared = project.sources.get(source)
-    if isinstance(declared, JsonLinesSource | DelimitedSource) and declared.enabled:
+    if isinstance(declared, FILES_SOURCES) and declared.enabled:
         return declared
-    files = [
-        name for name, each in project.sources.items() if isinstance(each, JsonLinesSource | DelimitedSource) and each.enabled
-    ]
+    files = [name for name, each in project.sources.items() if isinstance(each, FILES_SOURCES) and each.enabled]
     choices = f"sources of files are {', '.join(files)}" if files else "no source of files is declared"
     if declared is None:
         raise ValueError(f"no source {source!r}; {choices}")
-    why = "is not enabled" if not declared.enabled else "takes events over HTTP, not from files"
+    why = "is not enabled" if not declared.enabled else "takes no files"
     raise ValueError(f"source {source!r} {why}; {choices}")
 
 
-def _land(inbox: Inbox, path: Path, declared: JsonLinesSource | DelimitedSource, source: str, told: Told) -> Batch | FileResult:
-    received_at = clock.now()
-    try:
-        reader = open_file(path, declared, source, received_at)
-        batch = inbox.add_batch(_counted(reader.lines(), told), received_at)
-    except UnreadableFileError as error:
-        return FileResult(str(path), None, 0, 0, 0, (RowProblem(None, str(error)),), is_read=False)
-    return batch or FileResult(str(path), None, 0, 0, 0, ())
-
-
-def _counted(lines: Iterable[bytes], told: Told) -> Iterator[bytes]:
-    count = 0
-    for line in lines:
-        yield line
-        count += 1
-        if count == _TOLD_EVERY:
-            told(count)
-            count = 0
-    told(count)
+def _land(run: Run, path: Path, declared: FilesSource, source: str, told: Told) -> Batch | FileResult:
+    found, now = local_file(path), clock.now()
+    landed = land(run.inbox, path, declared, source, now, told)
+    record(run, source, found, landed, now)
+    if landed.problem is not None:
+        return FileResult(str(path), None, 0, 0, 0, (RowProblem(None, landed.problem),), is_read=False)
+    return landed.batch or FileResult(str(path), None, 0, 0, 0, ())
 
 
 def _result(lake: Lake, file: str, batch: Batch, source: str) -> FileResult:
@@ -140,7 +123,7 @@ def _result(lake: Lake, file: str, batch: Batch, source: str) -> FileResult:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file, each on a line of its own.")
 @click.pass_context
 def ingest(context: click.Context, paths: tuple[Path, ...], source: str, as_json: bool) -> None:
-    """Import files of events: JSON lines or delimited text as config/sources/NAME.yaml declares, plain or gzip.
+    """Import files of events: JSON lines, delimited text (plain, gzip, zstd) or Parquet, as config/sources/NAME.yaml declares.
 
     Importing a file again adds nothing. Refused rows are kept in rejected_events. Run `cdp run` afterwards for the tables that
     follow. Exit status 1 when a file could not be read; the others are taken all the same.

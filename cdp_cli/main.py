@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "serve": "Receive events over HTTP.",
     "tail": "Show what arrives as it arrives, and what becomes of it.",
     "ingest": "Import files of events.",
+    "pull": "Take what is new in watched folders, databases and APIs.",
     "run": "Bring every table up to what was received, and activate.",
     "query": "Ask the tables in SQL.",
     "profile": "Show everything known about one person.",

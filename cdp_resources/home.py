@@ -54,6 +54,21 @@ class Home:
         return self.root / "answers.sqlite"
 
     @property
+    def downloads(self) -> Path:
+        """Objects of a watched store while they are read."""
+        return self.root / "downloads"
+
+    @property
+    def pulls(self) -> Path:
+        """How far databases and APIs were read."""
+        return self.root / "pulls"
+
+    @property
+    def dlt(self) -> Path:
+        """The working folder of the library that reads databases and APIs."""
+        return self.root / "dlt"
+
+    @property
     def locks(self) -> Path:
         return self.root / "locks"
 

@@ -111,3 +111,35 @@ def activate(
             return Skip(f"{last.unsettled} records or syncs were left behind; the next attempt is in {left:.0f} s")
         return Request(f"people-{about}-retry-{retries + 1}")
     return Skip("destinations have everything")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The last pull of a source that was asked for."""
+
+    waits: str
+    """What waited then."""
+    since: float
+    """Seconds since."""
+    times: int
+    """How often the same was asked for."""
+
+
+@dataclass(frozen=True)
+class Pull:
+    """A source is to be pulled."""
+
+    waits: str
+    times: int
+
+
+def pull(waits: str, last: Asked | None) -> Pull | Skip:
+    """Whether a source is to be pulled. `waits` tells what is new, empty for nothing; what still waits after a pull is asked for with patience."""
+    if not waits:
+        return Skip("nothing is new")
+    if last is None or last.waits != waits:
+        return Pull(waits, 1)
+    left = wait_after(last.times) - last.since
+    if left > 0:
+        return Skip(f"what is new was not taken yet; the next attempt is in {left:.0f} s")
+    return Pull(waits, last.times + 1)

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import dagster as dg
 
 from cdp_assets.assets import PENDING_TAG, partition_of_hour
+from cdp_assets.raw_events.pulled.assets import GROUP
 
-UPDATE, REFRESH, ACTIVATE, MARTS = "update", "refresh", "activate", "marts"
+UPDATE, REFRESH, ACTIVATE, MARTS, PULL = "update", "refresh", "activate", "marts", "pull"
 CONFIG = "config"
 RECEIVED = ("raw_events", "enriched_events")
 """Layers with hours of receipt as partitions."""
 DERIVED = ("identity_graph", "consent", "profiles", "segments", "attribution")
 SYNCS = "destination_syncs"
+SOURCE_TAG = "cdp/source"
+"""Tag of a run that pulls: the source that it pulls from."""
 WRITING = (UPDATE, REFRESH, ACTIVATE)
 
 
@@ -30,6 +33,11 @@ REFRESH_JOB = dg.define_asset_job(
 )
 ACTIVATE_JOB = dg.define_asset_job(
     ACTIVATE, dg.AssetSelection.groups(CONFIG, SYNCS), description="The destinations alone: sends what changed."
+)
+PULL_JOB = dg.define_asset_job(
+    PULL,
+    dg.AssetSelection.groups(GROUP),
+    description="Takes what is new in sources that do not send by themselves, such as watched folders, into the inbox.",
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -55,11 +55,11 @@ def _is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
-def under_way(instance: dg.DagsterInstance, home: Home, jobs: Sequence[str]) -> int:
-    """How many runs of these jobs are queued or running. Those whose process is gone are marked as failed and not counted."""
+def under_way(instance: dg.DagsterInstance, home: Home, jobs: Sequence[str], tags: Mapping[str, str] | None = None) -> int:
+    """How many runs of these jobs, with these tags, are queued or running. Those whose process is gone are marked as failed and not counted."""
     count = 0
     for job in jobs:
-        for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=list(_UNDER_WAY))):
+        for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=list(_UNDER_WAY), tags=dict(tags or {}))):
             name = run.tags.get(ALIVE_TAG)
             if name is not None and not _is_held(home.locks / name):
                 instance.report_run_failed(

@@ -120,4 +120,22 @@ ERASED_KEYS = TableSpec(
     {"batch_seq": pl.Int64(), "message_key": pl.Int64(), "message_key_high": pl.Int64()},
     person="holds hashes of message ids only, so that a retried message of an erased person stays out",
 )
-TABLES = (RAW_EVENTS, REJECTED_EVENTS, IMPORT_BATCHES, ERASED_KEYS)
+IMPORTED_FILES = TableSpec(
+    LAYER,
+    "imported_files",
+    {
+        "source": pl.String(),
+        "file": pl.String(),
+        "found_as": pl.String(),
+        "size_bytes": pl.Int64(),
+        "modified_at": INSTANT,
+        "status": pl.String(),
+        "reason": pl.String(),
+        "batch_id": pl.String(),
+        "taken": pl.Int64(),
+        "refused": pl.Int64(),
+        "imported_at": INSTANT,
+    },
+    person="holds names of files and counts only",
+)
+TABLES = (RAW_EVENTS, REJECTED_EVENTS, IMPORT_BATCHES, ERASED_KEYS, IMPORTED_FILES)

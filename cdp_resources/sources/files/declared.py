@@ -2,35 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from decimal import Decimal
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
-
-@runtime_checkable
-class Column(Protocol):
-    """A value taken from a column."""
-
-    @property
-    def column(self) -> str: ...
-    @property
-    def type(self) -> Literal["text", "integer", "number", "boolean", "timestamp"]: ...
-    @property
-    def format(self) -> str | None: ...
-    @property
-    def timezone(self) -> str: ...
-    @property
-    def scale(self) -> Decimal | None: ...
-    @property
-    def required(self) -> bool: ...
-
-
-@runtime_checkable
-class Constant(Protocol):
-    """The same value in every message."""
-
-    @property
-    def constant(self) -> bool | int | float | str: ...
+from cdp_resources.sources.declared import Mapped
 
 
 class JsonLines(Protocol):
@@ -42,13 +16,11 @@ class JsonLines(Protocol):
     def max_event_bytes(self) -> int: ...
 
 
-class Delimited(Protocol):
+class Delimited(Mapped, Protocol):
     """A file with one row of text for each message."""
 
     @property
     def format(self) -> Literal["delimited"]: ...
-    @property
-    def max_event_bytes(self) -> int: ...
     @property
     def delimiter(self) -> str: ...
     @property
@@ -59,13 +31,10 @@ class Delimited(Protocol):
     def columns(self) -> tuple[str, ...]: ...
     @property
     def encoding(self) -> Literal["utf-8", "latin-1"]: ...
+
+
+class Parquet(Mapped, Protocol):
+    """A Parquet file with one row for each message."""
+
     @property
-    def null_values(self) -> tuple[str, ...]: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def event(self) -> str | None: ...
-    @property
-    def fields(self) -> Mapping[str, Column | Constant]: ...
-    @property
-    def row_id(self) -> tuple[str, ...]: ...
+    def format(self) -> Literal["parquet"]: ...

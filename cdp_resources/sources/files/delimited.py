@@ -1,34 +1,17 @@
-"""Rows of delimited text as messages, by the columns a source declares."""
+"""Rows of delimited text, as a source declares its columns. What becomes of a row is not decided here."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 
-import msgspec
-
-from cdp_resources.messages import RefusedMessageError
-from cdp_resources.sources.files import values
 from cdp_resources.sources.files.content import Content, Line, UnreadableFileError
-from cdp_resources.sources.files.declared import Constant, Delimited
+from cdp_resources.sources.files.declared import Delimited
+from cdp_resources.sources.row_messages import Row
 
 MAX_ROW_BYTES = 1 << 20
 """A row longer than this is refused whole."""
-_MAX_ID = 100
-_encode = msgspec.json.Encoder(decimal_format="number").encode
-
-
-class Row(NamedTuple):
-    """A row as it stood in the file: the number of its first line, its text, and its values or the reason it has none."""
-
-    number: int
-    text: bytes
-    values: Sequence[str]
-    reason: str | None
 
 
 def rows(content: Content, declared: Delimited) -> Iterator[Row]:
@@ -37,89 +20,20 @@ def rows(content: Content, declared: Delimited) -> Iterator[Row]:
     return split(content.lines(MAX_ROW_BYTES), declared)
 
 
-def mapper(content: Content, declared: Delimited, header: Row | None) -> Callable[[Row], bytes]:
-    """The function that makes a row's message.
-
-    It raises RefusedMessageError for a row that has none. Raises UnreadableFileError when the header is not what is declared.
-    """
-    names = _column_names(content, declared, header)
-    place = {name: index for index, name in enumerate(names)}
-    constants: list[tuple[list[str], Any]] = []
-    columns = []
-    for target, value in declared.fields.items():
-        path = target.split(".")
-        if isinstance(value, Constant):
-            constants.append((path, value.constant))
-        else:
-            reason = f"column {value.column}: expected {values.expected(value)}"
-            columns.append((path, place[value.column], values.reader(value), value.required, reason))
-    row_id = [place[column] for column in declared.row_id]
-    fixed: dict[str, Any] = {"type": declared.type} | ({"event": declared.event} if declared.event else {})
-    nothing = frozenset(declared.null_values)
-    stem = content.sha256[:16]
-    width = len(names)
-
-    def message(row: Row) -> bytes:
-        if row.reason is not None:
-            raise RefusedMessageError(row.reason)
-        cells = row.values
-        if len(cells) != width:
-            raise RefusedMessageError(f"{len(cells)} columns, expected {width}")
-        if row_id:
-            parts = [cells[index] for index in row_id]
-            missing = [declared.row_id[position] for position, part in enumerate(parts) if part in nothing]
-            if missing:
-                raise RefusedMessageError(f"column {missing[0]}: empty, expected a row id")
-            message_id = _joined(parts)
-        else:
-            message_id = f"{stem}:{row.number}"
-        made: dict[str, Any] = {"messageId": message_id, **fixed}
-        for path, constant in constants:
-            _put(made, path, constant)
-        for path, index, read, is_required, reason in columns:
-            cell = cells[index]
-            if cell in nothing:
-                if is_required:
-                    raise RefusedMessageError(f"{reason}, found nothing")
-                continue
-            try:
-                value = read(cell)
-            except ValueError:
-                raise RefusedMessageError(reason) from None
-            _put(made, path, value)
-        return _encode(made)
-
-    return message
-
-
-def _put(message: dict[str, Any], path: list[str], value: object) -> None:
-    for name in path[:-1]:
-        message = message.setdefault(name, {})
-    message[path[-1]] = value
-
-
-def _joined(parts: list[str]) -> str:
-    """Different parts never give the same id."""
-    if len(parts) > 1:
-        parts = [re.sub("[%:]", lambda found: f"%{ord(found[0]):02X}", part) for part in parts]
-    joined = ":".join(parts)
-    return joined if len(joined) <= _MAX_ID else hashlib.sha256(joined.encode()).hexdigest()
-
-
-def _column_names(content: Content, declared: Delimited, header: Row | None) -> Sequence[str]:
+def column_names(content: Content, declared: Delimited, header: Row | None) -> Sequence[str]:
+    """The columns in order. Raises UnreadableFileError when the header is not what is declared."""
     if not declared.header:
         return declared.columns
     if header is None:
         raise UnreadableFileError(f"{content.path}: the file is empty; its first line should name the columns")
     if header.reason is not None:
         raise UnreadableFileError(f"{content.path}: the first line should name the columns, but: {header.reason}")
-    names = [name.strip() for name in header.values]
+    names = [(name or "").strip() for name in header.values]
     # A file without a header has a person's values in its first line: the error names what is declared, not what stands there.
     if declared.columns and list(declared.columns) != names:
         wanted = ", ".join(declared.columns)
         raise UnreadableFileError(f"{content.path}: the first line should name exactly the columns {wanted}; it does not")
-    mapped = [value.column for value in declared.fields.values() if not isinstance(value, Constant)]
-    lacking = sorted({name for name in [*mapped, *declared.row_id] if names.count(name) != 1})
+    lacking = sorted(name for name in declared.used_columns if names.count(name) != 1)
     if lacking:
         raise UnreadableFileError(
             f"{content.path}: the first line should name each of the columns {', '.join(lacking)} once; "

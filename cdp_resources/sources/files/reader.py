@@ -5,7 +5,7 @@ What becomes of accepted lines (duplicates) is only known after raw_events; land
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +14,13 @@ import msgspec
 
 from cdp_resources import envelope
 from cdp_resources.messages import RefusedMessageError, check
-from cdp_resources.sources.files import delimited
+from cdp_resources.sources.declared import Mapped
+from cdp_resources.sources.files import delimited, parquet
 from cdp_resources.sources.files.content import Content, look_over
-from cdp_resources.sources.files.declared import Delimited, JsonLines
+from cdp_resources.sources.files.declared import Delimited, JsonLines, Parquet
+from cdp_resources.sources.row_messages import Row, joined, mapper, row_ids
 
+Made = Iterator[tuple[int, bytes, bytes | RefusedMessageError]]
 MAX_ERRORS = 100
 """Errors that a report lists; all are counted."""
 
@@ -30,7 +33,7 @@ class RowError:
     """Why a row was refused."""
 
     line: int
-    """Number of the row's first line in the file, from 1."""
+    """Number of the row's first line in the file, from 1; of Parquet the row's number."""
     reason: str
     """Column and what was expected; never a value."""
 
@@ -49,25 +52,32 @@ class FileReport:
 
 
 class FileReader:
-    """One file that can be read, and how its source is declared."""
+    """One file that can be read, and what its rows say as (number, text as it stood, message or why there is none)."""
 
-    def __init__(self, content: Content, declared: JsonLines | Delimited, source: str, received_at: datetime) -> None:
+    def __init__(
+        self, content: Content | parquet.Content, made: Made, max_bytes: int, source: str, received_at: datetime
+    ) -> None:
         self._content = content
-        self._declared = declared
+        self._made = made
+        self._max_bytes = max_bytes
         self._source = source
         self._received_at = (received_at - _EPOCH) // timedelta(microseconds=1)
         self._taken = 0
         self._refused = 0
         self._errors: list[RowError] = []
-        self._messages = self._of_json(declared) if declared.format == "jsonl" else self._of_rows(declared)
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's content, in hexadecimal."""
+        return self._content.sha256
 
     def lines(self) -> Iterator[bytes]:
         """The inbox's lines, in the file's order; to be consumed once.
 
         Raises UnreadableFileError when the file changes meanwhile: then nothing of it may be landed.
         """
-        source, at, limit = self._source, self._received_at, self._declared.max_event_bytes
-        for number, text, made in self._messages:
+        source, at, limit = self._source, self._received_at, self._max_bytes
+        for number, text, made in self._made:
             try:
                 if isinstance(made, RefusedMessageError):
                     raise made
@@ -85,31 +95,40 @@ class FileReader:
         """The counts of the lines consumed so far."""
         return FileReport(str(self._content.path), self._taken, self._refused, tuple(self._errors))
 
-    def _of_json(self, declared: JsonLines) -> Iterator[tuple[int, bytes, bytes | RefusedMessageError]]:
-        stem = self._content.sha256[:16]
-        for number, text, is_whole in self._content.lines(delimited.MAX_ROW_BYTES):
-            if number == 1:
-                text = text.removeprefix(b"\xef\xbb\xbf")
-            text = text.strip()
-            if not is_whole:
-                reason = f"message longer than {declared.max_event_bytes} bytes"
-                yield number, text, RefusedMessageError(reason)
-            elif text:
-                yield number, text, _identified(envelope.one_line(text), f"{stem}:{number}")
 
-    def _of_rows(self, declared: Delimited) -> Iterator[tuple[int, bytes, bytes | RefusedMessageError]]:
-        rows = delimited.rows(self._content, declared)
-        header = next(rows, None) if declared.header else None
-        message = delimited.mapper(self._content, declared, header)
+def _of_json(content: Content, declared: JsonLines) -> Made:
+    stem = content.sha256[:16]
+    for number, text, is_whole in content.lines(delimited.MAX_ROW_BYTES):
+        if number == 1:
+            text = text.removeprefix(b"\xef\xbb\xbf")
+        text = text.strip()
+        if not is_whole:
+            reason = f"message longer than {declared.max_event_bytes} bytes"
+            yield number, text, RefusedMessageError(reason)
+        elif text:
+            yield number, text, _identified(envelope.one_line(text), f"{stem}:{number}")
 
-        def made() -> Iterator[tuple[int, bytes, bytes | RefusedMessageError]]:
-            for row in rows:
-                try:
-                    yield row.number, row.text, message(row)
-                except RefusedMessageError as error:
-                    yield row.number, row.text, error
 
-        return made()
+def _of_text(content: Content, declared: Delimited) -> Made:
+    rows = delimited.rows(content, declared)
+    header = next(rows, None) if declared.header else None
+    return _of_rows(rows, declared, delimited.column_names(content, declared, header), content.sha256)
+
+
+def _of_rows(rows: Iterator[Row], declared: Mapped, columns: Sequence[str], sha256: str) -> Made:
+    parts = row_ids(declared, columns)
+    stem = sha256[:16]
+    identify = (lambda row: joined(parts(row))) if declared.row_id else (lambda row: f"{stem}:{row.number}")
+    message = mapper(declared, columns, identify)
+
+    def made() -> Made:
+        for row in rows:
+            try:
+                yield row.number, row.text, message(row)
+            except RefusedMessageError as error:
+                yield row.number, row.text, error
+
+    return made()
 
 
 class _Id(msgspec.Struct):
@@ -127,9 +146,16 @@ def _identified(message: bytes, message_id: str) -> bytes:
     return msgspec.json.encode(fields | {"messageId": message_id})
 
 
-def open_file(path: Path, declared: JsonLines | Delimited, source: str, received_at: datetime) -> FileReader:
+def open_file(path: Path, declared: JsonLines | Delimited | Parquet, source: str, received_at: datetime) -> FileReader:
     """A reader for a file of the source named `source`, whose lines will all carry `received_at` (UTC).
 
-    Raises UnreadableFileError: the file is missing, truncated, not text, or its header is not what is declared.
+    Raises UnreadableFileError: the file is missing, truncated, of another format, or its columns are not what is declared.
     """
-    return FileReader(look_over(path), declared, source, received_at)
+    content: Content | parquet.Content
+    if declared.format == "parquet":
+        content = parquet.look_over(path, declared)
+        made = _of_rows(content.rows(), declared, content.columns, content.sha256)
+    else:
+        content = look_over(path)
+        made = _of_json(content, declared) if declared.format == "jsonl" else _of_text(content, declared)
+    return FileReader(content, made, declared.max_event_bytes, source, received_at)

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from cdp_resources.sources.files.declared import Column
+import msgspec
 
-Value = str | bool | int | Decimal
+from cdp_resources.sources.declared import Column
+
+Value = str | bool | int | Decimal | dict[str, Any] | list[Any] | float | None
 ReadValue = Callable[[str], Value]
 """Text to value; raises ValueError when the text is none."""
 
+_encode = msgspec.json.Encoder(enc_hook=str, decimal_format="number").encode
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,2})?")
 _BOOLEANS = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(("false", "f", "no", "n", "0"), False)
@@ -46,6 +50,35 @@ def reader(column: Column) -> ReadValue:
             return _number if column.scale is None else _scaled(_NUMBER, column.scale)
         case "timestamp":
             return _timestamp(column.format or "iso", ZoneInfo(column.timezone))
+        case "json":
+            return _json
+
+
+def text_of(value: object) -> str | None:
+    """A typed value of a database or an API as the text that a file would have: ISO 8601, JSON for lists and objects, None for none."""
+    match value:
+        case None | str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case datetime() | date() | time():
+            return value.isoformat()
+        case float() if value.is_integer() and abs(value) < 2**53:
+            return str(int(value))
+        case dict() | list() | tuple():
+            return _encode(value).decode()
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).hex()
+        case _:
+            return str(value)
+
+
+def _json(text: str) -> Value:
+    try:
+        read: Value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        raise ValueError from None
+    return read
 
 
 def _boolean(text: str) -> bool:

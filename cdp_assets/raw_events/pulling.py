@@ -1,0 +1,135 @@
+"""Sources that are pulled: those that do not send by themselves. What of them can be pulled, and pulling it into the inbox.
+
+When that is due is decided in sensors/pulls.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import polars as pl
+
+from cdp_assets.project import Project
+from cdp_assets.raw_events.api_source import ApiSource
+from cdp_assets.raw_events.database_source import DatabaseSource
+from cdp_assets.raw_events.files_source import FILES_SOURCES, FilesSource
+from cdp_assets.raw_events.imports import Clock, import_new
+from cdp_assets.raw_events.spec import Source
+from cdp_assets.run import Run
+from cdp_resources.locks import exclusive
+from cdp_resources.secrets import MissingSecretError
+from cdp_resources.sources import api, database, state
+from cdp_resources.sources.extract import Extraction, State, from_where
+from cdp_resources.sources.unavailable import SourceUnavailableError
+
+FILES = "files"
+"""The one resource of a watched folder."""
+BATCH_ROWS = 100_000
+"""Rows of a database or an API that are landed together."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What came of pulling a resource of a source."""
+
+    source: str
+    resource: str
+    batches: tuple[str, ...] = ()
+    """Ids of the batches that were landed."""
+    taken: int = 0
+    """Rows that became messages."""
+    refused: int = 0
+    """Rows that were refused, each kept with its reason."""
+    problems: tuple[str, ...] = ()
+    """Files that could not be read; they are not tried again until they change."""
+    failure: str | None = None
+    """Why the resource could not be read; what was landed before stays."""
+    table: pl.DataFrame | None = None
+    """One row for each file."""
+
+
+def resources(declared: Source) -> tuple[str, ...]:
+    """What can be pulled from a source; nothing from one that sends by itself, or that is not enabled."""
+    if not declared.enabled:
+        return ()
+    if isinstance(declared, DatabaseSource | ApiSource):
+        return tuple(declared.resources)
+    if isinstance(declared, FILES_SOURCES) and declared.watch is not None:
+        return (FILES,)
+    return ()
+
+
+def pulled_sources(project: Project) -> dict[str, tuple[str, ...]]:
+    """Source -> its resources, of all sources that are pulled."""
+    return {name: found for name, declared in project.sources.items() if (found := resources(declared))}
+
+
+def pull(run: Run, source: str, wanted: Sequence[str], clock: Clock) -> Iterator[Pulled]:
+    """Take what is new of these resources into the inbox, and tell of each. One process at a time pulls from a source."""
+    declared = run.project.sources[source]
+    with exclusive(run.home.locks / f"pull-{source}.lock", lambda: run.say(f"{source}: another run is pulling; waiting")):
+        for resource in wanted:
+            try:
+                if isinstance(declared, DatabaseSource | ApiSource):
+                    yield _rows(run, source, resource, declared, clock)
+                elif isinstance(declared, FILES_SOURCES):
+                    yield _files(run, source, declared, clock)
+            except (SourceUnavailableError, MissingSecretError) as error:
+                yield Pulled(source, resource, failure=str(error))
+
+
+def _rows(run: Run, source: str, resource: str, declared: DatabaseSource | ApiSource, clock: Clock) -> Pulled:
+    folder, now = run.home.pulls / source, clock()
+    stored = state.stored(folder, resource)
+    before = State.decode(stored) if stored else State()
+    is_ordered = isinstance(declared, DatabaseSource) and declared.resources[resource].cursor is not None
+    if isinstance(declared, DatabaseSource):
+        table = declared.resources[resource]
+        lag = table.lag_seconds
+        extraction = Extraction(resource, table, source, now, before, lag)
+        records: Iterable[object] = database.rows(declared.url, resource, table, from_where(before, table, lag), run.home.dlt)
+    else:
+        endpoint = declared.resources[resource]
+        extraction = Extraction(resource, endpoint, source, now, before)
+        records = api.rows(declared, resource, endpoint, from_where(before, endpoint), run.home.dlt)
+    lines = extraction.lines(records)
+    batches = []
+    while batch := run.inbox.add_batch(islice(lines, BATCH_ROWS), now):
+        batches.append(batch.batch_id)
+        run.checkpoint("batch of rows")
+        run.say(f"{source}/{resource}: {extraction.taken + extraction.refused:,} rows")
+        if is_ordered:  # what follows is above what was landed
+            state.keep(folder, resource, extraction.state.encode())
+            run.checkpoint("state of a resource")
+    state.keep(folder, resource, extraction.state.encode())
+    return Pulled(source, resource, tuple(batches), extraction.taken, extraction.refused)
+
+
+def _files(run: Run, source: str, declared: FilesSource, clock: Clock) -> Pulled:
+    done = import_new(run, source, declared, clock)
+    reports = [landed.report for _, landed in done if landed.report]
+    columns = ("file", "status", "batch_id", "taken", "refused", "reason")
+    rows = [
+        (
+            found.path,
+            landed.status,
+            landed.batch.batch_id if landed.batch else None,
+            landed.report.taken if landed.report else 0,
+            landed.report.refused if landed.report else 0,
+            landed.problem,
+        )
+        for found, landed in done
+    ]
+    return Pulled(
+        source,
+        FILES,
+        tuple(landed.batch.batch_id for _, landed in done if landed.batch),
+        sum(each.taken for each in reports),
+        sum(each.refused for each in reports),
+        tuple(f"{found.path}: {landed.problem}" for found, landed in done if landed.problem),
+        table=pl.DataFrame(
+            rows, schema=dict.fromkeys(columns, pl.String) | {"taken": pl.Int64, "refused": pl.Int64}, orient="row"
+        ),
+    )

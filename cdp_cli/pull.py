@@ -1,0 +1,64 @@
+"""`cdp pull`: what is new in sources that do not send by themselves goes to the inbox now, without waiting for Dagster's sensor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import click
+
+from cdp_assets.project import Project
+from cdp_assets.raw_events.pulling import Pulled, pulled_sources
+from cdp_assets.raw_events.pulling import pull as pull_source
+from cdp_assets.run import Run
+from cdp_resources import clock
+from cdp_resources.home import Home, config_dir
+
+
+@click.command(name="pull")
+@click.argument("sources", metavar="[SOURCE...]", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each resource, on a line of its own.")
+@click.pass_context
+def pull(context: click.Context, sources: tuple[str, ...], as_json: bool) -> None:
+    """Take what is new in the declared sources that do not send by themselves: watched folders, databases, APIs; all of them, or those named.
+
+    What was taken before is not taken again. Run `cdp run` afterwards for the tables that follow. Exit status 1 when something could not
+    be read; the rest is taken all the same.
+
+    \b
+    Example:
+      cdp pull till
+    """
+    project = Project.load(config_dir())
+    declared = pulled_sources(project)
+    for name in sources:
+        if name not in declared:
+            choices = f"sources that are pulled are {', '.join(declared)}" if declared else "no source is pulled"
+            raise click.BadParameter(f"no source {name!r} to pull from; {choices}", param_hint="SOURCE")
+    run = Run(Home.from_env(), project, clock.now())
+    is_all_read = True
+    for name in sources or tuple(declared):
+        for pulled in pull_source(run, name, declared[name], clock.now):
+            is_all_read &= not (pulled.problems or pulled.failure)
+            for line in [json.dumps(_plain(pulled))] if as_json else _told(pulled):
+                click.echo(line)
+    context.exit(0 if is_all_read else 1)
+
+
+def _plain(pulled: Pulled) -> dict[str, object]:
+    return {
+        "source": pulled.source,
+        "resource": pulled.resource,
+        "batches": pulled.batches,
+        "taken": pulled.taken,
+        "refused": pulled.refused,
+        "problems": pulled.problems,
+        "failure": pulled.failure,
+    }
+
+
+def _told(pulled: Pulled) -> Iterator[str]:
+    where: Sequence[str] = pulled.batches
+    said = f"{pulled.taken:,} taken, {pulled.refused:,} refused, {len(where)} batches" if where else "nothing new"
+    yield f"{pulled.source}/{pulled.resource}: {said}"
+    yield from (f"  not read: {each}" for each in (*pulled.problems, pulled.failure) if each)

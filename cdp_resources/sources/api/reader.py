@@ -1,0 +1,125 @@
+"""Rows of an endpoint, page by page, through dlt's REST source, which tries again after 429 (as Retry-After says) and failures of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from cdp_resources.secrets import SecretRef
+from cdp_resources.sources.dlt_library import make_ready
+from cdp_resources.sources.extract import CursorValue, Extracted
+from cdp_resources.sources.unavailable import SourceUnavailableError
+
+_ATTEMPTS = 5
+_LONGEST_WAIT_SECONDS = 120
+_TIMEOUT_SECONDS = 60
+
+
+class Endpoint(Extracted, Protocol):
+    """An endpoint that is read."""
+
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+    @property
+    def records(self) -> str | None: ...
+    @property
+    def pagination(self) -> BaseModel | None: ...
+    @property
+    def cursor_param(self) -> str | None: ...
+
+
+class Api(Protocol):
+    """An API that is read."""
+
+    @property
+    def base_url(self) -> str: ...
+    @property
+    def auth(self) -> BaseModel | None: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def pagination(self) -> BaseModel: ...
+
+
+def rows(api: Api, name: str, declared: Endpoint, start: CursorValue | None, folder: Path) -> Iterator[object]:
+    """The rows of an endpoint whose cursor is at `start` or above. `folder` is dlt's. Raises MissingSecretError, SourceUnavailableError."""
+    make_ready(folder)
+    import requests
+    from dlt.common.exceptions import DltException
+    from dlt.sources.helpers.requests import Client
+    from dlt.sources.rest_api import rest_api_source
+
+    client = Client(
+        request_timeout=_TIMEOUT_SECONDS, request_max_attempts=_ATTEMPTS, request_max_retry_delay=_LONGEST_WAIT_SECONDS
+    )
+    config: Any = {
+        "client": {
+            "base_url": api.base_url,
+            "headers": dict(api.headers),
+            "auth": _resolved(api.auth) if api.auth is not None else None,
+            "paginator": _paginator(declared.pagination or api.pagination),
+            "session": client.session,
+        },
+        "resources": [{"name": name, "endpoint": _endpoint(name, declared, start)}],
+    }
+    try:
+        yield from rest_api_source(config, name="api").resources[name]
+    except (requests.RequestException, DltException) as error:
+        raise SourceUnavailableError(f"{declared.path or name}: {_words(error)}") from None
+    finally:
+        client.session.close()
+
+
+def _endpoint(name: str, declared: Endpoint, start: CursorValue | None) -> dict[str, Any]:
+    endpoint: dict[str, Any] = {"path": declared.path or name, "params": dict(declared.params)}
+    if declared.records is not None:
+        endpoint["data_selector"] = declared.records
+    if declared.cursor is not None:
+        incremental = {
+            "cursor_path": declared.cursor,
+            "initial_value": start,
+            "on_cursor_value_missing": "include",
+        }
+        if declared.cursor_param is not None and start is not None:
+            incremental["start_param"] = declared.cursor_param
+        endpoint["incremental"] = incremental
+    return endpoint
+
+
+def _paginator(declared: BaseModel) -> dict[str, Any]:
+    told = {name: value for name, value in declared.model_dump().items() if value is not None}
+    if declared.model_dump().get("total_path", "") is None:
+        told["total_path"] = None
+    return told
+
+
+def _resolved(auth: BaseModel) -> dict[str, Any]:
+    """The declaration with its secrets in place of their references."""
+    told = {name: getattr(auth, name) for name in type(auth).model_fields}
+    return {name: value.resolve() if isinstance(value, SecretRef) else value for name, value in told.items()}
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, without addresses and bodies: they hold parameters and rows."""
+    answer = getattr(error, "response", None)
+    if answer is None:
+        cause: BaseException | None = error
+        while cause is not None and getattr(cause, "response", None) is None:
+            cause = cause.__cause__ or cause.__context__
+        answer = getattr(cause, "response", None)
+    if answer is not None:
+        answer.close()  # its body was not read
+        return (
+            f"the API answered {answer.status_code} after {_ATTEMPTS} attempts"
+            if answer.status_code >= 429
+            else f"the API answered {answer.status_code}"
+        )
+    innermost: BaseException = error
+    while (deeper := innermost.__cause__ or innermost.__context__) is not None:
+        innermost = deeper
+    return f"the API cannot be read: {type(innermost).__name__}"

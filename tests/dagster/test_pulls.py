@@ -1,0 +1,141 @@
+"""Sources that are pulled, in Dagster: the shared sensor asks for a run when something is new, and the run tells what it took."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+import definitions
+from cdp_assets.assets import Declared
+from cdp_assets.project import Named
+from cdp_assets.project_loading import Mistake
+from cdp_assets.raw_events.api_source import ApiSource
+from cdp_assets.raw_events.files_source import JsonLinesSource
+from cdp_resources import clock
+from cdp_resources.inbox import Inbox
+from cdp_resources.sources.state import keep
+from sensors.jobs import PULL, SOURCE_TAG
+from tests.dagster.conftest import Installation, install, shipped
+
+CONTACTS = {
+    "kind": "api",
+    "base_url": "http://127.0.0.1:9/",
+    "every": "15m",
+    "resources": {
+        name: {"row_id": ["id"], "type": "identify", "fields": {"userId": {"column": "id"}}} for name in ("contacts", "companies")
+    },
+}
+KEY = dg.AssetKey(["sources", "till", "files"])
+
+
+@pytest.fixture
+def watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+    """An empty installation with one watched folder, `in`."""
+    (tmp_path / "in").mkdir()
+    watch = {"path": str(tmp_path / "in"), "settle_seconds": 0}
+    till = JsonLinesSource.model_validate({"kind": "files", "format": "jsonl", "watch": watch})
+    found = install(tmp_path / "home", monkeypatch, shipped())
+    found.project = replace(found.project, sources=Named({**found.project.sources, "till": till}))
+    yield found
+    found.instance.dispose()
+
+
+def evaluated(installation: Installation, cursor: str | None = None, *mistakes: Mistake) -> dg.SensorExecutionData:
+    defs = definitions.build(Declared(installation.project, mistakes))
+    with dg.build_sensor_context(installation.instance, cursor=cursor, definitions=defs) as context:
+        return defs.resolve_sensor_def("pulls").evaluate_tick(context)
+
+
+def drop(installation: Installation, name: str, content: str = '{"type":"page","name":"p","userId":"u"}\n') -> None:
+    (installation.home.root.parent / "in" / name).write_text(content)
+
+
+def test_without_a_source_to_pull_there_is_neither_sensor_nor_job(installation: Installation) -> None:
+    repository = definitions.build(Declared(installation.project)).get_repository_def()
+    assert "pulls" not in {each.name for each in repository.sensor_defs}
+    assert PULL not in {each.name for each in repository.get_all_jobs()}
+
+
+def test_a_new_file_asks_for_one_run_of_its_source(watching: Installation) -> None:
+    assert evaluated(watching).skip_message == "till: nothing is new"
+    drop(watching, "a.jsonl")
+    tick = evaluated(watching)
+    [request] = tick.run_requests or []
+    assert (request.asset_selection, request.tags[SOURCE_TAG]) == ([KEY], "till")
+    again = evaluated(watching, tick.cursor)
+    assert not again.run_requests
+    assert "the next attempt is in" in (again.skip_message or "")
+    drop(watching, "b.jsonl")
+    assert evaluated(watching, tick.cursor).run_requests
+
+
+def test_a_run_that_is_under_way_is_waited_for(watching: Installation) -> None:
+    drop(watching, "a.jsonl")
+    job = definitions.build(Declared(watching.project)).resolve_job_def(PULL)
+    watching.instance.create_run_for_job(job, tags={SOURCE_TAG: "till"}, status=dg.DagsterRunStatus.STARTED)
+    assert evaluated(watching).skip_message == "till: a run is under way"
+
+
+def test_with_a_mistake_in_config_nothing_is_pulled(watching: Installation) -> None:
+    drop(watching, "a.jsonl")
+    tick = evaluated(watching, None, Mistake("config/traits/x.yaml", 3, "wrong"))
+    assert not tick.run_requests
+
+
+def test_a_folder_that_is_gone_is_told_and_does_not_fail_the_sensor(watching: Installation) -> None:
+    (watching.home.root.parent / "in").rmdir()
+    assert "no folder" in (evaluated(watching).skip_message or "")
+
+
+def test_a_source_with_an_interval_is_asked_for_when_its_time_has_come(watching: Installation) -> None:
+    crm = ApiSource.model_validate(CONTACTS)
+    watching.project = replace(watching.project, sources=Named({"crm": crm}))
+    tick = evaluated(watching)
+    [request] = tick.run_requests or []
+    assert request.asset_selection == [dg.AssetKey(["sources", "crm", name]) for name in ("contacts", "companies")]
+    folder = watching.home.pulls / "crm"
+    keep(folder, "contacts", b"{}")
+    keep(folder, "companies", b"{}")
+    assert evaluated(watching, tick.cursor).skip_message == "crm: nothing is new"
+    an_interval_ago = clock.now().timestamp() - 900
+    os.utime(folder / "companies.json", (an_interval_ago, an_interval_ago))
+    assert evaluated(watching, tick.cursor).run_requests
+
+
+def test_a_source_that_cannot_be_read_fails_its_run_with_a_reason(
+    watching: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crm = ApiSource.model_validate({**CONTACTS, "auth": {"type": "bearer", "token": {"env": "CRM_TOKEN"}}})
+    monkeypatch.delenv("CRM_TOKEN", raising=False)
+    watching.project = replace(watching.project, sources=Named({"crm": crm}))
+    done = watching.execute(PULL)
+    assert not done.success
+    failure = done.failure_data_for_node("pull_crm")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert failure.user_failure_data.description == (
+        "crm/contacts: environment variable CRM_TOKEN is not set; companies: environment variable CRM_TOKEN is not set"
+    )
+
+
+def test_a_run_lands_files_and_tells_what_became_of_each(watching: Installation) -> None:
+    drop(watching, "a.jsonl")
+    drop(watching, "b.jsonl", "PK\x03\x04")
+    done = watching.execute(PULL)
+    assert done.success
+    [batch] = Inbox(watching.home.inbox).batches()
+    told = watching.metadata(*KEY.path)
+    assert (told["batches"], told["taken"], told["refused"]) == (1, 1, 0)
+    records = [record.data for record in told["report"].records]  # type: ignore[attr-defined]
+    assert [(Path(str(each["file"])).name, each["status"], each["batch_id"]) for each in records] == [
+        ("a.jsonl", "imported", batch.batch_id),
+        ("b.jsonl", "unreadable", None),
+    ]
+    [check] = done.get_asset_check_evaluations()
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert evaluated(watching).skip_message == "till: nothing is new"
