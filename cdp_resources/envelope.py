@@ -60,8 +60,10 @@ def header(
     the line's number in an imported file. `request` is JSON of the headers and cookies to keep. A `sent_at` that cannot be a time becomes
     null. The message is `one_line(...)` of bytes that messages.py accepts.
     """
-    kept = "" if request is None else f'"request":{json.dumps(request)},'
-    return (_fields(source, received_at, sent_at, type, ip, line) + kept + '"reason":null,"message":').encode("ascii")
+    fields = _fields(source, received_at, sent_at, type, ip, line)
+    if request is not None:
+        fields += f'"request":{json.dumps(request)},'
+    return (fields + '"reason":null,"message":').encode("ascii")
 
 
 def accepted(head: bytes, messages: Sequence[bytes]) -> bytes:

@@ -26,19 +26,21 @@ _DAY = 86_400
 class Call:
     """One authenticated request."""
 
+    request: str | None = None
+    """JSON of the headers and cookies that the source keeps."""
+    cookie_id: str | None = None
+    """The visitor's id by the source's own cookie."""
+    is_dropped = False
+    """The sender asked not to be tracked, and the source does as told: nothing is stored."""
+    set_cookie: bytes | None = None
+    """The header that sets it."""
+
     def __init__(self, entry: SourceEntry, received_at: int, ip: str | None, headers: Mapping[bytes, bytes]) -> None:
         """`received_at` in microseconds since 1970 UTC."""
         self.source = entry
         self.received_at = received_at
         self.ip = ip
         self.origin = headers.get(b"origin")
-        self.request: str | None = None
-        """JSON of the headers and cookies that the source keeps."""
-        self.cookie_id: str | None = None
-        """The visitor's id by the source's own cookie."""
-        self.is_dropped = False
-        """The sender asked not to be tracked, and the source does as told: nothing is stored."""
-        self._set_cookie: bytes | None = None
         if entry.looks_closer or b"sp-anonymous" in headers or b"x-ip-policy" in headers:
             self._look_closer(headers)
 
@@ -54,8 +56,9 @@ class Call:
 
     def answer_headers(self) -> Headers:
         """What belongs to every answer: readable for the page that asked, with the id cookie."""
-        headers = cross_origin(self.origin)
-        return headers if self._set_cookie is None else [*headers, (b"set-cookie", self._set_cookie)]
+        if self.set_cookie is None:
+            return cross_origin(self.origin)
+        return [*cross_origin(self.origin), (b"set-cookie", self.set_cookie)]
 
     def _look_closer(self, headers: Mapping[bytes, bytes]) -> None:
         spec = self.source.spec
@@ -86,7 +89,7 @@ class Call:
             parts.append("Secure")
         if cookie.domain is not None:
             parts.append(f"Domain={cookie.domain}")
-        self._set_cookie = "; ".join(parts).encode("ascii")
+        self.set_cookie = "; ".join(parts).encode("ascii")
         return found
 
 

@@ -244,7 +244,8 @@ class _SingleCall:
             call, body = await self._collector.read(scope, receive, self._type)
         except ClientGoneError:
             return 499
-        body = call.completed(body)
+        if call.cookie_id is not None:
+            body = call.completed(body)
         try:
             checked = messages.check(body, self._type, call.source.spec.max_event_bytes)
         except RefusedMessageError as error:
@@ -294,8 +295,8 @@ class _BatchCall:
 
 async def succeed(send: Send, call: Call) -> int:
     """Say that everything is on disk."""
-    headers = call.answer_headers()
-    await send({**_SUCCESS_START, "headers": [*_SUCCESS_HEADERS, *headers]} if headers else _SUCCESS_START)
+    is_plain = call.origin is None and call.set_cookie is None
+    await send(_SUCCESS_START if is_plain else {**_SUCCESS_START, "headers": [*_SUCCESS_HEADERS, *call.answer_headers()]})
     await send(_SUCCESS_BODY)
     return 200
 

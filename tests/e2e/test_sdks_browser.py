@@ -166,10 +166,11 @@ def test_what_happens_offline_arrives_once_the_network_is_back(collector: SdkCol
 
 @pytest.mark.parametrize("sdk", ["segment", "rudder"])
 def test_what_was_not_out_when_the_page_was_left_is_not_lost(collector: SdkCollector, page: Page, site: str, sdk: str) -> None:
-    start(page, sdk, collector.url, batching=True, beacon=True)
+    start(page, sdk, collector.url, batching=True, beacon=True, hold=True)
     see(page, 0, COUNT)
+    page.wait_for_timeout(1000)
+    assert collector.received() < COUNT
     page.goto(f"{site}/away.html")
-    wait_for(page, lambda: collector.received() >= 1, 10)
     page.wait_for_timeout(1000)
     page.goto(f"{site}/index.html")
     page.add_script_tag(url=f"{collector.url}/assets/page.js")

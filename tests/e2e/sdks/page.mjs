@@ -9,9 +9,9 @@ import { newTracker, trackSelfDescribingEvent, trackPageView, setUserId } from "
 const properties = (number) => ({ number, name: "café 🎉" });
 
 const sdks = {
-  async segment({ url, key, batching, categories }) {
+  async segment({ url, key, batching, categories, hold }) {
     const analytics = new AnalyticsBrowser();
-    const delivery = batching ? { deliveryStrategy: { strategy: "batching", config: { size: 10, timeout: 500 } } } : {};
+    const delivery = batching ? { deliveryStrategy: { strategy: "batching", config: { size: 10, timeout: hold ? 60000 : 500 } } } : {};
     if (categories) {
       const changed = {};
       createWrapper({
@@ -25,9 +25,9 @@ const sdks = {
     if (!categories) await analytics;
     return [(number) => analytics.track("Seen", properties(number)), () => analytics.identify("user-1", { plan: "gold" })];
   },
-  async rudder({ url, key, beacon }) {
+  async rudder({ url, key, beacon, hold }) {
     const analytics = new RudderAnalytics();
-    analytics.load(key, url, { configUrl: url, logLevel: "ERROR", useBeacon: Boolean(beacon), beaconQueueOptions: { flushQueueInterval: 500 } });
+    analytics.load(key, url, { configUrl: url, logLevel: "ERROR", useBeacon: Boolean(beacon), beaconQueueOptions: { flushQueueInterval: hold ? 60000 : 500 } });
     await new Promise((ready) => analytics.ready(ready));
     return [(number) => analytics.track("Seen", properties(number)), () => analytics.identify("user-1", { plan: "gold" })];
   },
