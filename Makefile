@@ -10,6 +10,7 @@ demo: install ## the demo shop through the whole graph, ending with a summary; A
 
 test: install ## every test but the soaks; ARGS='tests/unit -k identity' for some
 	@.ci/sdks
+	@.ci/install-test-servers
 	$(BIN)/python -m pytest -m "not soak" $(ARGS)
 
 dev: install ## collector, Dagster UI and a stand-in vendor in one terminal, until Ctrl-C

@@ -16,12 +16,11 @@ from cdp_assets.raw_events.database_source import DatabaseSource
 from cdp_assets.raw_events.files_source import FILES_SOURCES
 from cdp_assets.raw_events.imports import new_files
 from cdp_assets.raw_events.pulled.assets import key
-from cdp_assets.raw_events.pulling import pulled_sources
+from cdp_assets.raw_events.pulling import last_read, pulled_sources
 from cdp_assets.raw_events.spec import Source
 from cdp_resources import clock
 from cdp_resources.home import Home
 from cdp_resources.lake import Lake
-from cdp_resources.sources.state import read_at
 from sensors import decisions
 from sensors.jobs import PULL, PULL_JOB, SOURCE_TAG
 from sensors.under_way import under_way
@@ -81,6 +80,6 @@ def _waits(home: Home, spec: Source, source: str, now: datetime) -> Iterator[str
         if new:
             yield sha256(repr(new).encode()).hexdigest()[:16]
     elif isinstance(spec, DatabaseSource | ApiSource):
-        last = min(read_at(home.pulls / source, resource) for resource in spec.resources)
+        last = last_read(home, source, spec)
         if now.timestamp() - last >= spec.every:
             yield f"last read at {last:.3f}"

@@ -5,6 +5,7 @@ When that is due is decided in sensors/pulls.py.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,19 +14,23 @@ import polars as pl
 
 from cdp_assets.project import Project
 from cdp_assets.raw_events.api_source import ApiSource
-from cdp_assets.raw_events.database_source import DatabaseSource
+from cdp_assets.raw_events.database_source import DatabaseSource, ReplicationSpec
 from cdp_assets.raw_events.files_source import FILES_SOURCES, FilesSource
 from cdp_assets.raw_events.imports import Clock, import_new
 from cdp_assets.raw_events.spec import Source
 from cdp_assets.run import Run
+from cdp_resources.home import Home
 from cdp_resources.locks import exclusive
 from cdp_resources.secrets import MissingSecretError
 from cdp_resources.sources import api, database, state
+from cdp_resources.sources.database import replication
 from cdp_resources.sources.extract import Extraction, State, from_where
 from cdp_resources.sources.unavailable import SourceUnavailableError
 
 FILES = "files"
 """The one resource of a watched folder."""
+REPLICATION = "replication"
+"""The name that the state of a slot is kept under."""
 BATCH_ROWS = 100_000
 """Rows of a database or an API that are landed together."""
 
@@ -70,6 +75,9 @@ def pull(run: Run, source: str, wanted: Sequence[str], clock: Clock) -> Iterator
     """Take what is new of these resources into the inbox, and tell of each. One process at a time pulls from a source."""
     declared = run.project.sources[source]
     with exclusive(run.home.locks / f"pull-{source}.lock", lambda: run.say(f"{source}: another run is pulling; waiting")):
+        if isinstance(declared, DatabaseSource) and declared.replication is not None:
+            yield from _changes(run, source, declared, declared.replication, clock)
+            return
         for resource in wanted:
             try:
                 if isinstance(declared, DatabaseSource | ApiSource):
@@ -78,6 +86,38 @@ def pull(run: Run, source: str, wanted: Sequence[str], clock: Clock) -> Iterator
                     yield _files(run, source, declared, clock)
             except (SourceUnavailableError, MissingSecretError) as error:
                 yield Pulled(source, resource, failure=str(error))
+
+
+def last_read(home: Home, source: str, declared: DatabaseSource | ApiSource) -> float:
+    """When all of its resources were last read, in seconds since 1970; 0 for never."""
+    names = [REPLICATION] if isinstance(declared, DatabaseSource) and declared.replication else list(declared.resources)
+    return min(state.read_at(home.pulls / source, name) for name in names)
+
+
+def _changes(run: Run, source: str, declared: DatabaseSource, spec: ReplicationSpec, clock: Clock) -> Iterator[Pulled]:
+    """What the slot holds, in windows: each is landed, then let go."""
+    folder, batches, failure = run.home.pulls / source, list[str](), None
+    taken, refused = Counter[str](), Counter[str]()
+    try:
+        with replication.slot(declared.url, spec, declared.resources, source) as slot:
+            slot.open(state.stored(folder, REPLICATION) is not None)
+            state.keep(folder, REPLICATION, b"{}")
+            while True:
+                window = slot.window(now := clock())
+                if batch := run.inbox.add_batch(window.lines, now):
+                    batches.append(batch.batch_id)
+                    run.checkpoint("batch of changes")
+                slot.advance(window)
+                taken.update(window.taken)
+                refused.update(window.refused)
+                if not window.transactions:
+                    break
+                run.say(f"{source}: {taken.total() + refused.total():,} changes")
+        state.keep(folder, REPLICATION, b"{}")
+    except (SourceUnavailableError, MissingSecretError) as error:
+        failure = str(error)
+    for name in declared.resources:
+        yield Pulled(source, name, tuple(batches), taken[name], refused[name], failure=failure)
 
 
 def _rows(run: Run, source: str, resource: str, declared: DatabaseSource | ApiSource, clock: Clock) -> Pulled:

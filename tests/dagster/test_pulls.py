@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from cdp_assets.project_loading import Mistake
 from cdp_assets.raw_events.api_source import ApiSource
 from cdp_assets.raw_events.files_source import JsonLinesSource
 from cdp_resources import clock
+from cdp_resources.home import REPOSITORY
 from cdp_resources.inbox import Inbox
 from cdp_resources.sources.state import keep
 from sensors.jobs import PULL, SOURCE_TAG
@@ -139,3 +142,11 @@ def test_a_run_lands_files_and_tells_what_became_of_each(watching: Installation)
     [check] = done.get_asset_check_evaluations()
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert evaluated(watching).skip_message == "till: nothing is new"
+
+
+def test_libraries_that_only_readers_need_are_loaded_by_nobody_else() -> None:
+    asked = (
+        "import definitions, cdp_cli.pull, cdp_cli.ingest, sys; print(sorted({'dlt', 'obstore', 'pg8000'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from cdp_assets.assets import DECLARATIONS, OWNERS, Declared, open_run, safely_told, shown
+from cdp_assets.raw_events.database_source import DatabaseSource
 from cdp_assets.raw_events.pulling import Pulled, pull, pulled_sources
 from cdp_resources import clock
 from cdp_resources.resources import CdpResource
@@ -46,7 +47,9 @@ def _source(declared: Declared, source: str, resources: Sequence[str]) -> dg.Ass
         for each in specs
     ]
 
-    @dg.multi_asset(name=f"pull_{source}", specs=specs, check_specs=checks, can_subset=True)
+    is_one_log = isinstance(spec, DatabaseSource) and spec.replication is not None
+
+    @dg.multi_asset(name=f"pull_{source}", specs=specs, check_specs=checks, can_subset=not is_one_log)
     def pull_source(context: dg.AssetExecutionContext, cdp: CdpResource) -> Iterator[Event]:
         run = open_run(cdp, declared, context)
         wanted = [resource for resource in resources if key(source, resource) in context.selected_asset_keys]

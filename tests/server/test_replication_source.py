@@ -1,0 +1,179 @@
+"""Logical replication from a real PostgreSQL server: every committed change is one event, whatever is killed, and the slot holds what is not durable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdp_assets.raw_events.pulling import Pulled
+from cdp_assets.run import Run
+from cdp_resources.sources.database import replication
+from tests.server.postgres import Postgres, running
+from tests.server.pulling import counted, installation, pulled, stored
+
+pytestmark = pytest.mark.slow
+
+
+class StopError(Exception):
+    """Stands for a process that is killed."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with running() as found:
+        yield found
+
+
+@pytest.fixture
+def postgres(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgres]:
+    monkeypatch.setenv("SHOP_URL", server.url)
+    server.execute(
+        "CREATE SCHEMA shop",
+        "CREATE TABLE shop.orders (id bigint PRIMARY KEY, customer text, total numeric(10,2), note text)",
+        "ALTER TABLE shop.orders REPLICA IDENTITY FULL",
+        "CREATE TABLE shop.other (id bigint PRIMARY KEY)",
+        "CREATE PUBLICATION cdp FOR TABLE shop.orders, shop.other",
+    )
+    yield server
+    drop_slot(server)
+    server.execute("DROP PUBLICATION cdp", "DROP SCHEMA shop CASCADE")
+
+
+def drop_slot(server: Postgres) -> None:
+    server.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+
+
+ORDERS: dict[str, Any] = {
+    "table": "shop.orders",
+    "row_id": ["id"],
+    "events": {"insert": "Order Created", "update": "Order Updated", "delete": "Order Deleted"},
+    "fields": {
+        "userId": {"column": "customer"},
+        "properties.order_id": {"column": "id"},
+        "properties.total": {"column": "total", "type": "number"},
+        "properties.note": {"column": "note"},
+    },
+}
+
+
+def following(folder: Path, **changed: Any) -> Run:
+    declared = {
+        "kind": "database",
+        "url": {"env": "SHOP_URL"},
+        "replication": {"slot": "cdp", "publication": "cdp"},
+        "resources": {"orders": {**ORDERS, **changed}},
+    }
+    return installation(folder, declared)
+
+
+def taken(run: Run) -> Pulled:
+    return pulled(run)["orders"]
+
+
+def insert(number: int) -> str:
+    return f"INSERT INTO shop.orders VALUES ({number}, 'c{number}', {number}.25, NULL)"
+
+
+def test_inserts_updates_and_deletes_become_events_in_the_order_of_their_commits(postgres: Postgres, tmp_path: Path) -> None:
+    run = following(tmp_path)
+    assert taken(run).batches == ()
+    long = "x" * 10_000
+    postgres.execute(
+        insert(1),
+        f"UPDATE shop.orders SET note = (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 300) n) || '{long}'",
+        "UPDATE shop.orders SET total = 9",
+        "DELETE FROM shop.orders",
+        "INSERT INTO shop.other VALUES (1)",
+    )
+    done = taken(run)
+    assert (done.taken, done.refused, done.failure) == (4, 0, None)
+    events = stored(run)
+    assert [each["event"] for each in events] == ["Order Created", "Order Updated", "Order Updated", "Order Deleted"]
+    assert [each["properties"]["total"] for each in events] == [1.25, 1.25, 9, 9]
+    assert {each["userId"] for each in events} == {"c1"}
+    assert len(events[2]["properties"]["note"]) == len(events[1]["properties"]["note"]) > 10_000
+    assert all(each["timestamp"].endswith("Z") for each in events)
+    assert taken(run).batches == ()
+
+
+def test_what_is_rolled_back_or_not_committed_yet_is_no_event(postgres: Postgres, tmp_path: Path) -> None:
+    run = following(tmp_path)
+    taken(run)
+    open_one = postgres.connect()
+    open_one.run("BEGIN")
+    open_one.run(insert(1))
+    gone = postgres.connect()
+    gone.run("BEGIN")
+    gone.run(insert(2))
+    gone.run("ROLLBACK")
+    gone.close()
+    postgres.execute(insert(3))
+    assert taken(run).taken == 1
+    open_one.run("COMMIT")
+    open_one.close()
+    assert taken(run).taken == 1
+    assert [each["userId"] for each in stored(run)] == ["c3", "c1"]
+
+
+def test_a_killed_reading_is_told_again_by_the_slot_and_adds_nothing_twice(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replication, "CHANGES", 10)
+    run = following(tmp_path)
+    taken(run)
+    postgres.execute(
+        *(insert(number) for number in range(15)),
+        "INSERT INTO shop.orders SELECT n, 'c' || n, 1, '' FROM generate_series(15, 39) n",
+    )
+
+    def killed(_: str) -> None:
+        raise StopError
+
+    for _ in range(2):
+        with pytest.raises(StopError):
+            taken(replace(run, checkpoint=killed))
+    assert taken(run).taken == 40
+    assert sorted(int(each["properties"]["order_id"]) for each in stored(run)) == list(range(40))
+    accepted, duplicates, _ = counted(run)
+    assert accepted == 40
+    assert duplicates > 0
+    assert taken(run).batches == ()
+
+
+def test_the_log_is_let_go_though_nothing_published_changes(postgres: Postgres, tmp_path: Path) -> None:
+    run = following(tmp_path)
+    taken(run)
+    [[before]] = postgres.execute(
+        "CREATE TABLE shop.noise AS SELECT n FROM generate_series(1, 5000) n", "CHECKPOINT", "SELECT pg_current_wal_lsn()::text"
+    )
+    assert taken(run).batches == ()
+    [[is_past]] = postgres.execute(f"SELECT confirmed_flush_lsn >= '{before}'::pg_lsn FROM pg_replication_slots")
+    assert is_past
+
+
+def test_a_deleted_row_of_which_only_the_key_is_told_is_kept_with_the_reason(postgres: Postgres, tmp_path: Path) -> None:
+    postgres.execute("ALTER TABLE shop.orders REPLICA IDENTITY DEFAULT")
+    run = following(tmp_path)
+    taken(run)
+    postgres.execute(insert(1), "DELETE FROM shop.orders")
+    done = taken(run)
+    assert (done.taken, done.refused) == (1, 1)
+    stored(run)
+    assert counted(run) == (1, 0, 1)
+
+
+def test_a_slot_that_is_gone_is_told_and_not_silently_made_anew(postgres: Postgres, tmp_path: Path) -> None:
+    run = following(tmp_path)
+    taken(run)
+    drop_slot(postgres)
+    assert "slot cdp is gone" in (taken(run).failure or "")
+
+
+def test_a_table_that_is_not_published_is_told_with_what_to_do(postgres: Postgres, tmp_path: Path) -> None:
+    failure = taken(following(tmp_path, table="shop.carts")).failure or ""
+    assert "publication cdp does not hold shop.carts" in failure
+    assert postgres.execute("SELECT 1 FROM pg_replication_slots") == []
