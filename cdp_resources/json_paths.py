@@ -19,6 +19,7 @@ import polars as pl
 THREADS = 1
 """Threads of one connection. Work is spread over processes, one for each core, so that memory stays bounded."""
 
+_SAMPLE = 500
 _local = threading.local()
 
 
@@ -43,7 +44,27 @@ def extract(frame: pl.DataFrame, column: str, paths: Mapping[str, str]) -> pl.Da
     The result has one String column for each name, in the order of `paths`, and the rows of `frame` in their order.
     Raises JsonPathError for a path with an empty part.
     """
-    return _query(frame, column, paths, "VARCHAR")
+    _structures(paths)  # a path that cannot be asked for is refused whatever the rows hold
+    may_have = _may_have(frame, column, paths) if paths else None
+    if may_have is None:
+        return _query(frame, column, paths, "VARCHAR")
+    found = _query(frame.filter(may_have), column, paths, "VARCHAR")
+    at = may_have.arg_true()
+    return found.select(pl.repeat(None, frame.height, dtype=pl.String, eager=True).scatter(at, each).alias(each.name) for each in found)
+
+
+def _may_have(frame: pl.DataFrame, column: str, paths: Mapping[str, str]) -> pl.Series | None:
+    """Which rows can have a value at any of the paths; None where most can, so that all may as well be parsed.
+
+    A key stands in the text as it is, or, where it holds a backslash, perhaps escaped.
+    """
+    keys = {json.dumps(path.split(".")[0], ensure_ascii=False) for path in paths.values()}
+    texts = frame.get_column(column).cast(pl.String)
+    for some in (texts.head(_SAMPLE), texts):
+        may_have = some.str.contains_any([*keys, "\\"]).fill_null(False)
+        if may_have.sum() * 2 >= some.len():
+            return None
+    return may_have
 
 
 def extract_json(

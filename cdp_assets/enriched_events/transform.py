@@ -104,7 +104,7 @@ def enrich(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec]) -> pl.Data
     inputs = _json_inputs(rows, [each.plugin for each in enrichments])
     for each in enrichments:
         keys = pl.DataFrame({name: _input(source, rows, inputs) for name, source in each.plugin.inputs.items()})
-        distinct = keys.unique(maintain_order=True)
+        distinct = keys if each.plugin.per_event else keys.unique(maintain_order=True)
         outputs = _run(each, distinct)
         if distinct.height < rows.height:
             numbered = distinct.with_row_index(" place")

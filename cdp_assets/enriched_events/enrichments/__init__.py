@@ -2,7 +2,8 @@
 
 A folder's module has `Settings` (a Declaration), `INPUTS`, `OUTPUTS` and `enrich(distinct, settings)`; beside it stand
 `README.md`, `cases/*.json` and reference data (`reference_version()` tells the version of what lies elsewhere, and
-`version_of(settings)` of what its settings point to). One whose columns the user names has `columns(settings)` instead of OUTPUTS.
+`version_of(settings)` of what its settings point to). One whose columns the user names has `columns(settings)` instead of OUTPUTS;
+one whose inputs are hardly ever equal has `PER_EVENT = True`.
 ../transform.py runs them; which, and in which order, is the user's config.
 """
 
@@ -57,6 +58,8 @@ class Enrichment:
     folder: Path
     reference_version: Callable[[], str]
     """Version of reference data that lies outside the folder; empty without any."""
+    per_event: bool = False
+    """Whether it is given every event instead of distinct inputs: cheaper where the inputs of hardly any two events are equal."""
     columns: Callable[[Any], Mapping[str, Output]] | None = None
     """settings -> outputs, where the user names them; `outputs` is then empty."""
     version_of: Callable[[Any], str] = lambda _settings: ""
@@ -108,6 +111,7 @@ def _load(name: str) -> Enrichment:
         module.enrich,
         Path(module.__file__).parent,
         getattr(module, "reference_version", str),
+        getattr(module, "PER_EVENT", False),
         module.columns if is_open else None,
     )
     return replace(found, version_of=module.version_of) if hasattr(module, "version_of") else found
