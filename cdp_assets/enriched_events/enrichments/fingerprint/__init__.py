@@ -46,11 +46,7 @@ INPUTS = {
     "traits": "column:traits",
 }
 
-OUTPUTS = {
-    "event_fingerprint": Output(
-        pl.Int64(), "Hash (xxh3, 64 bits) of what the event says without its ids and times."
-    )
-}
+OUTPUTS = {"event_fingerprint": Output(pl.Int64(), "Hash (xxh3, 64 bits) of what the event says without its ids and times.")}
 
 PER_EVENT = True
 
