@@ -50,7 +50,9 @@ def extract(frame: pl.DataFrame, column: str, paths: Mapping[str, str]) -> pl.Da
         return _query(frame, column, paths, "VARCHAR")
     found = _query(frame.filter(may_have), column, paths, "VARCHAR")
     at = may_have.arg_true()
-    return found.select(pl.repeat(None, frame.height, dtype=pl.String, eager=True).scatter(at, each).alias(each.name) for each in found)
+    return found.select(
+        pl.repeat(None, frame.height, dtype=pl.String, eager=True).scatter(at, each).alias(each.name) for each in found
+    )
 
 
 def _may_have(frame: pl.DataFrame, column: str, paths: Mapping[str, str]) -> pl.Series | None:
