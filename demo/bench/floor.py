@@ -19,6 +19,7 @@ _HEADER = {
     "sent_at": "VARCHAR",
     "type": "VARCHAR",
     "ip": "VARCHAR",
+    "request": "VARCHAR",
     "line": "BIGINT",
     "reason": "VARCHAR",
     "message": "JSON",
@@ -31,7 +32,7 @@ _QUERY = """
         select parse_filename(filename) as batch_id, source, m.messageId as message_id, hash(source, m.messageId) as message_key,
             coalesce("type", m."type") as "type", coalesce(m.event, m.name) as event, m.userId as user_id, m.anonymousId as anonymous_id,
             m.previousId as previous_id, m.groupId as group_id, try_cast(m."timestamp" as timestamptz) as "timestamp",
-            make_timestamp(received_at) as received_at, try_cast(sent_at as timestamptz) as sent_at, ip,
+            make_timestamp(received_at) as received_at, try_cast(sent_at as timestamptz) as sent_at, ip, request,
             m.properties as properties, m.context as context, m.traits as traits,
             cast(make_timestamp(received_at) as date) as received_date, cast(message as varchar) as payload
         from (
