@@ -84,8 +84,8 @@ def _received_views(project: Project) -> Iterable[View]:
             "batch_seq": "Number of the batch",
             "event": "Name of the event",
             "source": "Declared source",
-            "kind": "Unplanned-Event, Required-Missing, Datatype-Mismatch, Rule or Additional-Properties",
-            "action": "What the plan did: allow, omit or block",
+            "kind": "Unplanned-Event, Required-Missing, Datatype-Mismatch, Rule, Additional-Properties or Enrichment-Failed",
+            "action": "What was done: allow, omit or block; for Enrichment-Failed skip or quarantine",
             "violation_count": "Violations",
         },
     )

@@ -107,6 +107,8 @@ class Project:
     """config/destinations/ by name."""
     syncs: tuple[SyncSpec, ...] = ()
     """config/syncs/, in alphabetical order."""
+    folder: Path | None = field(default=None, compare=False)
+    """The folder it was read from, where the files lie that declarations name."""
 
     @classmethod
     def load(cls, path: Path, shown_as: str | None = None) -> Project:
@@ -115,7 +117,7 @@ class Project:
         mistakes = all_mistakes(loaded)
         if mistakes:
             raise ProjectError(mistakes)
-        return _project(loaded)
+        return _project(loaded, path)
 
     def digest(self, part: Part) -> int:
         """A number from 0 to 2^63 - 1 that changes when, and only when, the declarations behind a layer's rules do.
@@ -155,7 +157,7 @@ def load_tolerant(path: Path, shown_as: str | None = None) -> tuple[Project | No
         mistakes.append(declared.mistake(reference.path, f"left out, because {cause.file} has mistakes or is left out"))
     kept = replace(loaded, declared=[each for each in loaded.declared if each.file not in bad])
     is_project = bool(kept.of("identity")) and not any(each.kind.name in _NEVER_LEFT_OUT for each in bad.values())
-    return _project(kept) if is_project else None, tuple(sorted(mistakes))
+    return _project(kept, path) if is_project else None, tuple(sorted(mistakes))
 
 
 def _first_left_out(loaded: Loaded, bad: Mapping[str, Declared]) -> tuple[Declared, Reference, Declared] | None:
@@ -177,7 +179,7 @@ def _names(declared: Declared) -> Iterator[tuple[str, str]]:
     yield kind, str(event) if event is not None else declared.name
 
 
-def _project(loaded: Loaded) -> Project:
+def _project(loaded: Loaded, folder: Path) -> Project:
     def one(kind: str) -> Any:
         return next((each.spec for each in loaded.of(kind)), None)
 
@@ -199,6 +201,7 @@ def _project(loaded: Loaded) -> Project:
         attribution=one("attribution"),
         destinations=Named({each.name: each.spec for each in loaded.of("destination")}),
         syncs=several("sync"),
+        folder=folder.resolve(),
     )
 
 

@@ -124,6 +124,10 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
+NAMED_BY_DECLARATIONS = ("tables", "functions")
+"""Folders of config/ with reference tables and functions, which enrichments name: nothing in them is a declaration."""
+
+
 @dataclass(frozen=True)
 class Declared:
     """One file of config/ as far as it could be read."""
@@ -184,7 +188,7 @@ def read_config(folder: Path, shown_as: str) -> Loaded:
 
 
 def _is_ignored(entry: Path) -> bool:
-    return entry.name.startswith(".") or entry.name == "README.md" or entry.name.endswith("~")
+    return entry.name.startswith(".") or entry.name in ("README.md", *NAMED_BY_DECLARATIONS) or entry.name.endswith("~")
 
 
 def _not_read(entry: Path, by_place: Mapping[str, Kind]) -> str:

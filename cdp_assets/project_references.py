@@ -58,6 +58,8 @@ def references(declared: Declared) -> Iterator[Reference]:
         yield from (Reference("purpose", name, ("purposes", place)) for place, name in enumerate(spec.purposes))
     elif isinstance(spec, SyncSpec):
         yield from _sync_references(spec)
+    elif declared.kind.name == "enrichments":
+        yield from _enrichment_references(spec or ())
 
 
 def _trait_references(spec: TraitSpec) -> Iterator[Reference]:
@@ -94,6 +96,14 @@ def _condition_references(path: Path, condition: Condition) -> Iterator[Referenc
         yield Reference("event", condition.did_not, (*path, "did_not"))
     elif isinstance(condition, InSegment):
         yield Reference("segment", condition.segment, (*path, "segment"))
+
+
+def _enrichment_references(enrichments: Sequence[EnrichmentSpec]) -> Iterator[Reference]:
+    for place, each in enumerate(enrichments):
+        if each.when is not None:
+            yield from (Reference("source", name, (place, "when", "sources", at)) for at, name in enumerate(each.when.sources))
+            if "track" in (each.when.types or ("track",)):
+                yield from (Reference("event", name, (place, "when", "events", at)) for at, name in enumerate(each.when.events))
 
 
 def _sync_references(spec: SyncSpec) -> Iterator[Reference]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cdp_assets.enriched_events.enrich import look_up_mistakes
 from cdp_assets.project import Project, ProjectError
 from cdp_resources.home import config_dir
 
@@ -45,6 +46,8 @@ def validate_config(config_dir: Path) -> tuple[int, list[str]]:
         count = len(error.mistakes)
         files = len({mistake.file for mistake in error.mistakes})
         return 1, [*map(str, error.mistakes), f"{_counted(count, 'mistake')} in {_counted(files, 'file')}"]
+    if mistakes := [f"{shown_as}/enrichments.yaml: {mistake}" for mistake in look_up_mistakes(project.enrichments, folder)]:
+        return 1, [*mistakes, f"{_counted(len(mistakes), 'mistake')} in {_counted(1, 'file')}"]
     return 0, [f"{shown_as} is valid: {', '.join(_contents(project))}"]
 
 

@@ -49,6 +49,11 @@ class Home:
         return self.root / "exports"
 
     @property
+    def answers(self) -> Path:
+        """What web services answered to enrichments, kept until it is too old."""
+        return self.root / "answers.sqlite"
+
+    @property
     def locks(self) -> Path:
         return self.root / "locks"
 

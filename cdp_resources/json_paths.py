@@ -23,7 +23,7 @@ _SAMPLE = 500
 _local = threading.local()
 
 
-class _Stream:
+class ArrowStream:
     """A frame as DuckDB takes it without pyarrow: it refuses a DataFrame, but reads any object with an Arrow stream."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
@@ -93,7 +93,7 @@ def merge_patch(frame: pl.DataFrame, column: str, patch: str) -> pl.Series:
     if frame.is_empty():
         return pl.Series(column, [], dtype=pl.String)
     both = frame.select(pl.col(column).cast(pl.String).alias("t"), pl.col(patch).cast(pl.String).alias("p"))
-    relation = _connection().from_arrow(_Stream(both))
+    relation = _connection().from_arrow(ArrowStream(both))
     return pl.DataFrame(relation.project("json_merge_patch(t, p)::VARCHAR as c0")).get_column("c0").alias(column)
 
 
@@ -128,7 +128,7 @@ def _project(
     numbered = ", ".join(f"{sql} as c{number}" for number, (_, sql) in enumerate(expressions))
 
     def run(valid: str) -> pl.DataFrame:
-        relation = _connection().from_arrow(_Stream(texts)).project(f"{valid} as j")
+        relation = _connection().from_arrow(ArrowStream(texts)).project(f"{valid} as j")
         return pl.DataFrame(relation.query("rows", f"select {numbered} from ({source})"))  # noqa: S608 - paths are quoted
 
     try:

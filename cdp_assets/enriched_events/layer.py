@@ -13,6 +13,7 @@ from cdp_assets.enriched_events.transform import enrich_batch, rules_version
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS
 from cdp_assets.run import Run, chunks
 from cdp_resources.lake import Table, in_order
+from cdp_resources.look_ups import LookUps
 
 CHUNK_EVENTS = 250_000
 
@@ -48,19 +49,25 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> EnrichedReport:
         )
         hours = known["hour"].dt.strftime("%Y%m%d%H")
         again = known.filter((pl.col("batch_seq") <= cursor) & (everything | hours.is_in(list(redo_hours))))
-        rules = rules_version(run.project.plan, run.project.violations, run.project.enrichments)
+        look_ups = LookUps(run.project.folder, run.home)
+        rules = rules_version(run.project.plan, run.project.violations, run.project.enrichments, look_ups=look_ups)
         manifest.make_good(run, LAYER, tables, enriched, known["batch_seq"].to_list(), rules)
         pending = known.filter((pl.col("batch_seq") > cursor) & (pl.col("batch_seq") <= raw.cursor))
         events = quarantined = changed = 0
         violations: list[pl.DataFrame] = []
         for part in (again, pending):
             for seqs in chunks(part.select("batch_seq", "accepted"), CHUNK_EVENTS):
-                done = _commit(run, raw, tables, seqs, rules)
+                done = _commit(run, raw, tables, seqs, rules, look_ups)
                 changed += int(part is again and done[2])
                 if part is pending:
                     events, quarantined = events + done[0], quarantined + done[1]
                     violations.append(done[3])
                     run.say(f"enriched_events: {events:,} events")
+        for asked, outcomes in look_ups.told.items():
+            run.say(
+                f"enriched_events: {asked}: "
+                + ", ".join(f"{count:,} {code}" for code, count in sorted(outcomes.items()) if count)
+            )
         if enriched.mark("raw_epoch", 0) != raw.epoch:
             enriched.write(pl.DataFrame(schema=enriched.spec.schema), {"raw_epoch": raw.epoch})
         for table in tables:
@@ -72,14 +79,16 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> EnrichedReport:
 
 
 def _commit(
-    run: Run, raw: Table, tables: Sequence[Table], seqs: Sequence[int], rules: str
+    run: Run, raw: Table, tables: Sequence[Table], seqs: Sequence[int], rules: str, look_ups: LookUps
 ) -> tuple[int, int, bool, pl.DataFrame]:
     """Enrich some batches together; the primary's cursor moves last. Events, quarantined ones, whether the rows changed, violations."""
     project = run.project
     # The payload is most of the bytes, and only of quarantined events anything is made of it.
     rows = in_order(raw.scan(seqs).drop("payload").collect()).with_columns(payload=pl.lit(None, pl.String))
     policies = project.violations
-    done = enrich_batch(rows, project.plan, policies, project.enrichments)
+    done = enrich_batch(rows, project.plan, policies, project.enrichments, look_ups=look_ups)
+    for each in done.told:
+        run.say(f"enriched_events: {each}")
     counts = done.violations.with_columns(pl.col("violation_count").cast(pl.Int64))
     quarantined = _with_payload(done.quarantined, raw)
     is_old = max(seqs) <= tables[-1].cursor

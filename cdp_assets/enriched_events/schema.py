@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 TYPES = ("track", "page", "screen", "identify", "group", "alias")
-KINDS = ("Unplanned-Event", "Required-Missing", "Datatype-Mismatch", "Rule", "Additional-Properties")
+KINDS = ("Unplanned-Event", "Required-Missing", "Datatype-Mismatch", "Rule", "Additional-Properties", "Enrichment-Failed")
 
 Moment = Annotated[pl.Datetime, "us", "UTC"]
 
@@ -73,8 +73,12 @@ class QuarantinedEvents(pa.DataFrameModel):
     message_id: str = pa.Field(description="The sender's id of the message.")
     type: str = pa.Field(isin=TYPES, description="Kind of call.")
     event: str = pa.Field(nullable=True, description="Name of the event, page or screen.")
-    violation: str = pa.Field(isin=KINDS, description="Kind of the first violation, in the plan's order, that blocks the event.")
-    field: str = pa.Field(description="The field it is about, such as properties.price; `event` for an unplanned event.")
+    violation: str = pa.Field(
+        isin=KINDS, description="Kind of the first violation, in the plan's order, that blocks the event, or Enrichment-Failed."
+    )
+    field: str = pa.Field(
+        description="The field it is about, such as properties.price; `event` for an unplanned event; or the enrichment."
+    )
     payload: str = pa.Field(nullable=True, description="The message as it was received, to be replayed after a fix.")
     received_at: Moment = pa.Field(description="When it was received.")
     received_date: pl.Date = pa.Field(description="UTC day of receipt; the table is partitioned by it.")

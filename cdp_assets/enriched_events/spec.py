@@ -1,38 +1,27 @@
 """What a user may declare about this layer: the tracking plan, what happens to violations, and the list of enrichments.
 
 config/tracking_plan/<event>.yaml is an EventSpec, config/sources/<source>.yaml holds a ViolationPolicy under `violations`, and
-config/enrichments.yaml is an EnrichmentList. Judging and enriching events is not here.
+config/enrichments.yaml is an EnrichmentList, which enrichment_list.py describes. Judging and enriching events is not here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
 import polars as pl
-from pydantic import (
-    ConfigDict,
-    Field,
-    RootModel,
-    SerializeAsAny,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
 
 from cdp_assets.declaration import Declaration
-from cdp_assets.enriched_events.enrichments import COLUMN, Enrichment, Output, find_enrichments
-from cdp_assets.enriched_events.schema import RAW_COLUMNS
+from cdp_assets.enriched_events.enrichment_list import EnrichmentList, EnrichmentSpec, EventType, check_order, with_consent
 
-EventType = Literal["track", "page", "screen", "identify", "group", "alias"]
 PropertyType = Literal["string", "integer", "number", "boolean", "object", "array", "date-time"]
 Action = Literal["allow", "omit", "block"]
+
+__all__ = [
+    "EnrichmentList", "EnrichmentSpec", "EventSpec", "EventType", "PropertySpec", "TrackingPlan", "ViolationPolicy", "check_order",
+    "with_consent",
+]  # fmt: skip
 
 _ENUM_TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
@@ -177,89 +166,3 @@ class TrackingPlan(Declaration):
                 raise ValueError(f"{event.event!r} and {seen[key]!r} describe the same {event.type} calls")
             seen[key] = event.event
         return self
-
-
-class EnrichmentSpec(Declaration):
-    """One entry of config/enrichments.yaml: an enrichment and its settings."""
-
-    enrichment: str
-    """Name of the enrichment: a folder of cdp_assets/enriched_events/enrichments."""
-    settings: Annotated[SerializeAsAny[Declaration], WithJsonSchema({"type": "object"})] = Field(
-        default_factory=dict, validate_default=True
-    )
-    """What that enrichment's README lists."""
-
-    @field_validator("enrichment")
-    @classmethod
-    def _exists(cls, value: str) -> str:
-        if value not in find_enrichments():
-            raise ValueError(f"no enrichment {value!r}; there are {', '.join(find_enrichments())}")
-        return value
-
-    @field_validator("settings", mode="wrap")
-    @classmethod
-    def _by_its_own_settings(cls, value: Any, _handler: Any, info: ValidationInfo) -> Declaration:
-        plugin = find_enrichments().get(info.data.get("enrichment", ""))
-        if plugin is None:
-            return Declaration()
-        if isinstance(value, plugin.settings):
-            return value
-        try:
-            return plugin.settings.model_validate(value)
-        except ValidationError as error:
-            found = (f"{'.'.join(map(str, each['loc'])) or plugin.name}: {each['msg']}" for each in error.errors())
-            choices = ", ".join(plugin.settings.model_fields) or "none"
-            raise ValueError(f"{'; '.join(found)}; settings of {plugin.name} are {choices}") from None
-
-    @property
-    def plugin(self) -> Enrichment:
-        """The enrichment's folder."""
-        return find_enrichments()[self.enrichment]
-
-    @property
-    def columns(self) -> Mapping[str, Output]:
-        """Column of enriched_events -> type and description, in the order in which they are added."""
-        return self.plugin.outputs_of(self.settings)
-
-
-class EnrichmentList(RootModel[tuple[EnrichmentSpec, ...]]):
-    """config/enrichments.yaml: the enrichments that run, in this order."""
-
-    model_config = ConfigDict(frozen=True)
-
-    @model_validator(mode="after")
-    def _order_holds(self) -> Self:
-        check_order(self.root)
-        return self
-
-
-def check_order(enrichments: tuple[EnrichmentSpec, ...]) -> None:
-    """Raises ValueError when an enrichment reads a column that nothing before it gives, or writes one that is there already."""
-    givers = {output: name for name, each in find_enrichments().items() for output in each.outputs}
-    there = dict.fromkeys((*RAW_COLUMNS, "payload", "violations"), "raw_events")
-    for place, each in enumerate(enrichments, start=1):
-        for source in each.plugin.inputs.values():
-            if not source.startswith(COLUMN) or source.removeprefix(COLUMN) in there:
-                continue
-            column = source.removeprefix(COLUMN)
-            giver = (
-                f"enrichment {givers[column]!r} gives it and must come before" if column in givers else "no enrichment gives it"
-            )
-            raise ValueError(f"entry {place}, {each.enrichment}: needs the column {column}; {giver}")
-        for column in each.columns:
-            if column in there:
-                raise ValueError(f"entry {place}, {each.enrichment}: the column {column} is already given by {there[column]}")
-            there[column] = each.enrichment
-
-
-def with_consent(enrichments: tuple[EnrichmentSpec, ...], purposes: Mapping[str, tuple[str, ...]]) -> tuple[EnrichmentSpec, ...]:
-    """The enrichments, those with a setting `consent_purposes` that config leaves open filled with the project's purposes.
-
-    `purposes` maps a purpose to the consent manager's categories that must all be given (ConsentSpec.category_mapping).
-    """
-    return tuple(
-        each.model_copy(update={"settings": each.settings.model_copy(update={"consent_purposes": dict(purposes)})})
-        if "consent_purposes" in type(each.settings).model_fields and "consent_purposes" not in each.settings.model_fields_set
-        else each
-        for each in enrichments
-    )

@@ -1,30 +1,30 @@
 """From a batch of raw_events to enriched_events and quarantined_events: the tracking plan, then the enrichments in their order.
 
-Pure: frames and declarations in, frames out. Judging is in plan.py, what an enrichment does in its folder.
+Pure but for what the LookUps that are handed in reach. Judging is in plan.py, running the enrichments in enrich.py.
 """
 
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 import xxhash
 
-from cdp_assets.enriched_events.enrichments import COLUMN, Enrichment
+from cdp_assets.enriched_events.enrich import EnrichmentError, enrich
 from cdp_assets.enriched_events.plan import judge
 from cdp_assets.enriched_events.schema import QUARANTINED_COLUMNS, RAW_COLUMNS
 from cdp_assets.enriched_events.spec import EnrichmentSpec, TrackingPlan, ViolationPolicy, with_consent
 from cdp_resources import json_paths
+from cdp_resources.lake import in_order
+from cdp_resources.look_ups import LookUpError, LookUps
 
 RULES = 1
 """Version of the code of this layer outside the enrichments' folders: raised when it gives other rows."""
 
-
-class EnrichmentError(RuntimeError):
-    """An enrichment failed, or gave other rows or columns than it promises. Names the enrichment, never a value."""
+FAILED_KIND = "Enrichment-Failed"
+"""Kind of violation of an event that an enrichment could not enrich."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,11 @@ class EnrichedBatch:
     enriched: pl.DataFrame
     """raw_events' columns without payload, `violations`, then the enrichments' columns."""
     quarantined: pl.DataFrame
-    """The events that the plan blocks, with the payload."""
+    """The events that the plan blocks, or that could not be enriched and must be, with the payload."""
     violations: pl.DataFrame
     """batch_seq, event, source, kind, action, violation_count; safe to show."""
+    told: tuple[str, ...] = ()
+    """Why enrichments failed, without values."""
 
 
 def enrich_batch(
@@ -45,11 +47,12 @@ def enrich_batch(
     policies: Mapping[str, ViolationPolicy],
     enrichments: Sequence[EnrichmentSpec],
     consent: Mapping[str, tuple[str, ...]] | None = None,
+    look_ups: LookUps | None = None,
 ) -> EnrichedBatch:
     """Judge and enrich the rows of raw_events of one batch.
 
     `policies` maps a source to what happens to its violations (the default policy without one); `consent` maps a purpose to the
-    consent manager's categories that must all be given. Raises EnrichmentError.
+    consent manager's categories that must all be given; without `look_ups` only what needs no files is looked up. Raises EnrichmentError.
     """
     verdict = judge(raw, plan, policies)
     is_blocked = pl.int_range(pl.len(), dtype=pl.UInt32).is_in(verdict.blocked.get_column("row").implode())
@@ -57,8 +60,18 @@ def enrich_batch(
     enriched = raw.select(*RAW_COLUMNS)
     enriched = enriched.with_columns(_noted(enriched, verdict.noted))
     if quarantined.height:
-        enriched = enriched.filter(~is_blocked)
-    return EnrichedBatch(enrich(enriched, with_consent(tuple(enrichments), consent or {})), quarantined, verdict.counts)
+        raw, enriched = raw.filter(~is_blocked), enriched.filter(~is_blocked)
+    done = enrich(enriched, with_consent(tuple(enrichments), consent or {}), look_ups)
+    if done.failures.is_empty():
+        return EnrichedBatch(done.rows, quarantined, verdict.counts, done.told)
+    planned = [each.matched_name for each in plan.events if each.matched_name is not None]
+    counts = _counted(done.failures, raw, planned)
+    first = done.failures.filter(pl.col("action") == "quarantine").unique("row", keep="first", maintain_order=True).sort("row")
+    failed = raw[first.get_column("row")].with_columns(violation=pl.lit(FAILED_KIND), field=first.get_column("entry"))
+    is_failed = pl.int_range(pl.len(), dtype=pl.UInt32).is_in(first.get_column("row").implode())
+    rows = done.rows.with_columns(_with_failures(done.rows.get_column("violations"), done.failures)).filter(~is_failed)
+    together = in_order(pl.concat([quarantined, failed.select(QUARANTINED_COLUMNS)]))
+    return EnrichedBatch(rows, together, pl.concat([verdict.counts, counts.select(verdict.counts.columns)]), done.told)
 
 
 def rules_version(
@@ -66,16 +79,60 @@ def rules_version(
     policies: Mapping[str, ViolationPolicy],
     enrichments: Sequence[EnrichmentSpec],
     consent: Mapping[str, tuple[str, ...]] | None = None,
+    look_ups: LookUps | None = None,
 ) -> str:
-    """Hash of all that decides what becomes of an event: declarations, code and reference data. Equal versions give equal rows."""
+    """Hash of all that decides what becomes of an event: declarations, code and reference data. Equal versions give equal rows.
+
+    The entries whose columns others answer for, so that this does not hold, stand after it. Raises EnrichmentError when reference data
+    cannot be read.
+    """
+    versions = {each.label: _reference(each, look_ups or LookUps()) for each in enrichments if each.plugin.reference is not None}
+    answered = ", ".join(label for label, version in versions.items() if version is None)
     told = {
         "rules": RULES,
         "plan": plan.model_dump(mode="json"),
         "policies": {source: policy.model_dump(mode="json") for source, policy in policies.items()},
-        "enrichments": [[each.model_dump(mode="json"), each.plugin.version(each.settings)] for each in enrichments],
+        "enrichments": [
+            [each.model_dump(mode="json"), each.plugin.version(each.settings), versions.get(each.label)] for each in enrichments
+        ],
         "consent": {purpose: list(categories) for purpose, categories in (consent or {}).items()},
     }
-    return xxhash.xxh3_128_hexdigest(json.dumps(told, sort_keys=True).encode())
+    digest = xxhash.xxh3_128_hexdigest(json.dumps(told, sort_keys=True).encode())
+    return f"{digest} and answers for {answered}" if answered else digest
+
+
+def _reference(each: EnrichmentSpec, look_ups: LookUps) -> str | None:
+    assert each.plugin.reference is not None
+    try:
+        return each.plugin.reference(each.settings, look_ups)
+    except LookUpError as error:
+        raise EnrichmentError(f"enrichment {each.label}: {error}") from None
+
+
+def _counted(failures: pl.DataFrame, raw: pl.DataFrame, planned: Sequence[str]) -> pl.DataFrame:
+    """Failures as violations are counted: batch_seq, event (null when the plan does not name it), source, kind, action, violation_count."""
+    rows = raw[failures.get_column("row")].select(
+        "batch_seq", "source", event=pl.when(pl.col("event").is_in(planned)).then("event"), action=failures.get_column("action")
+    )
+    by = ["batch_seq", "event", "source", pl.lit(FAILED_KIND).alias("kind"), "action"]
+    return rows.group_by(by).agg(violation_count=pl.len()).sort("batch_seq", "event", "source", "action", nulls_last=True)
+
+
+def _with_failures(violations: pl.Series, failures: pl.DataFrame) -> pl.Series:
+    """`violations` with a note for each failure that is skipped."""
+    skipped = failures.filter(pl.col("action") == "skip")
+    if skipped.is_empty():
+        return violations
+    entries = skipped.get_column("entry").unique().to_list()
+    notes = {
+        entry: json.dumps({"kind": FAILED_KIND, "field": entry, "rule": "enrichment", "action": "skip"}) for entry in entries
+    }
+    noted = skipped.group_by("row", maintain_order=True).agg(pl.col("entry").replace_strict(notes).str.join(",").alias("note"))
+    before = violations.gather(noted.get_column("row")).str.strip_suffix("]")
+    note = noted.with_columns(before=before).select(
+        pl.concat_str(pl.coalesce(pl.col("before") + ",", pl.lit("[")), "note", pl.lit("]"))
+    )
+    return violations.scatter(noted.get_column("row"), note.to_series())
 
 
 def _noted(rows: pl.DataFrame, noted: pl.DataFrame) -> list[pl.Series]:
@@ -94,52 +151,3 @@ def _noted(rows: pl.DataFrame, noted: pl.DataFrame) -> list[pl.Series]:
             texts = pl.DataFrame({"text": values.gather(where), "patch": patches.get_column("patch").filter(mine)})
             changed.append(values.scatter(where, json_paths.merge_patch(texts, "text", "patch")))
     return changed
-
-
-def enrich(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec]) -> pl.DataFrame:
-    """`rows` with the columns of the enrichments added in their order.
-
-    Each enrichment sees every distinct combination of its inputs once, whatever the number of rows. Raises EnrichmentError.
-    """
-    inputs = _json_inputs(rows, [each.plugin for each in enrichments])
-    for each in enrichments:
-        keys = pl.DataFrame({name: _input(source, rows, inputs) for name, source in each.plugin.inputs.items()})
-        distinct = keys if each.plugin.per_event else keys.unique(maintain_order=True)
-        outputs = _run(each, distinct)
-        if distinct.height < rows.height:
-            numbered = distinct.with_row_index(" place")
-            place = keys.join(numbered, on=keys.columns, how="left", nulls_equal=True, maintain_order="left").get_column(" place")
-            outputs = outputs.select(pl.all().gather(place))
-        rows = rows.hstack(outputs)
-    return rows
-
-
-def _json_inputs(rows: pl.DataFrame, plugins: Sequence[Enrichment]) -> dict[str, pl.Series]:
-    """Source path -> its values, every JSON column parsed once for all enrichments."""
-    paths = dict.fromkeys(source for plugin in plugins for source in plugin.inputs.values() if not source.startswith(COLUMN))
-    inputs: dict[str, pl.Series] = {}
-    for column in ("properties", "context", "traits"):
-        below = {path: path.removeprefix(f"{column}.") for path in paths if path.startswith(f"{column}.")}
-        if below:
-            found = json_paths.extract(rows, column, below)
-            inputs.update((path, found.get_column(path)) for path in below)
-    return inputs
-
-
-def _input(source: str, rows: pl.DataFrame, inputs: Mapping[str, pl.Series]) -> pl.Series:
-    return rows.get_column(source.removeprefix(COLUMN)) if source.startswith(COLUMN) else inputs[source]
-
-
-def _run(each: EnrichmentSpec, distinct: pl.DataFrame) -> pl.DataFrame:
-    plugin = each.plugin
-    try:
-        outputs = plugin.enrich(distinct, each.settings)
-    except Exception as error:  # its message may hold values of people: only type and place are told
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if str(plugin.folder) in frame.filename]
-        raise EnrichmentError(f"enrichment {plugin.name} failed with {type(error).__name__} in its lines {lines}") from None
-    promised = {name: output.dtype for name, output in each.columns.items()}
-    if dict(outputs.schema) != promised or outputs.columns != list(promised):
-        raise EnrichmentError(f"enrichment {plugin.name} gave the columns {dict(outputs.schema)}; it promises {promised}")
-    if outputs.height != distinct.height:
-        raise EnrichmentError(f"enrichment {plugin.name} gave {outputs.height} rows for {distinct.height}")
-    return outputs

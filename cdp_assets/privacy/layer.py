@@ -23,6 +23,7 @@ from cdp_assets.privacy.schema import ERASURES, LAYER
 from cdp_assets.privacy.search import Holdings, Layers, holdings, packed, spellings, unpacked
 from cdp_assets.privacy.values import Identifier, Wanted
 from cdp_assets.run import Run
+from cdp_resources.look_ups.answers import Answers
 from cdp_resources.traces import Traces, look
 
 WRITERS = (
@@ -107,6 +108,7 @@ def erase(
                 _count(journal, clean(run, layers, journal, wanted.needles))
                 if not journal.destinations:
                     _count(journal, forget(journal.profile_ids, sorted({*wanted.needles.exact, *wanted.needles.folded})))
+                _count(journal, {"answers": Answers(run.home.answers).forget(wanted.needles)})
                 _drop_derived(run)
                 run.checkpoint("derived files")
                 left = _still_there(run, layers, journal, wanted)

@@ -16,7 +16,8 @@ from cdp_assets.enriched_events.enrichments import COLUMN, EnrichmentContractErr
 from cdp_assets.enriched_events.spec import EnrichmentSpec
 from cdp_resources.secrets import SecretRef
 
-ENRICHMENTS = find_enrichments()
+ENRICHMENTS = {name: each for name, each in find_enrichments().items() if not each.is_look_up}
+"""Those that look things up are tested in test_look_up_enrichments.py."""
 CASES = [
     pytest.param(name, file, id=f"{name}/{file.stem}")
     for name, each in ENRICHMENTS.items()

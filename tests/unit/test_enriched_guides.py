@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cdp_assets.enriched_events.enrichments import find_enrichments
-from cdp_assets.enriched_events.spec import EventSpec, ViolationPolicy
+from cdp_assets.enriched_events.spec import EnrichmentList, EventSpec, ViolationPolicy
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
 
@@ -48,3 +48,24 @@ def test_the_list_of_the_guide_has_an_order_that_holds() -> None:
     (listed,) = map(yaml.safe_load, _blocks("add-an-enrichment.md", "yaml"))
     assert [each["enrichment"] for each in listed] == ["page_url", "page_section"]
     assert "page_path" in find_enrichments()["page_url"].outputs
+
+
+def test_the_list_of_the_guide_to_lists_is_one_that_can_be_declared() -> None:
+    (listed,) = map(yaml.safe_load, _blocks("list-enrichments.md", "yaml"))
+    entries = EnrichmentList.model_validate(listed).root
+    columns = [column for each in entries for column in each.columns]
+    assert {"page_host", "linked_host", "link_page_path", "product_category", "company_employees"} <= set(columns)
+
+
+@pytest.mark.parametrize("name", [name for name, each in find_enrichments().items() if each.is_look_up])
+def test_the_entries_in_the_readmes_of_look_ups_can_be_declared(name: str) -> None:
+    readme = (find_enrichments()[name].folder / "README.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL):
+        listed = yaml.safe_load(block)
+        giver = {
+            "enrichment": "python",
+            "name": "email",
+            "inputs": {"x": "user_id"},
+            "settings": {"function": "a:b", "columns": ["domain"]},
+        }
+        assert EnrichmentList.model_validate([giver, *listed]).root[-1].enrichment == name

@@ -2,9 +2,9 @@
 
 A folder's module has `Settings` (a Declaration), `INPUTS`, `OUTPUTS` and `enrich(distinct, settings)`; beside it stand
 `README.md`, `cases/*.json` and reference data (`reference_version()` tells the version of what lies elsewhere, and
-`version_of(settings)` of what its settings point to). One whose columns the user names has `columns(settings)` instead of OUTPUTS;
-one whose inputs are hardly ever equal has `PER_EVENT = True`.
-../transform.py runs them; which, and in which order, is the user's config.
+`version_of(settings)` of what its settings point to). One that looks things up has `look_up(distinct, settings, look_ups)` instead of
+`enrich`, one whose columns the user declares has `columns(settings)` instead of OUTPUTS, and one whose inputs the user declares no INPUTS;
+one whose inputs are hardly ever equal has `PER_EVENT = True`. ../enrich.py runs them; which, and in which order, is the user's config.
 """
 
 from __future__ import annotations
@@ -22,11 +22,30 @@ import polars as pl
 import xxhash
 
 from cdp_assets.declaration import Declaration
+from cdp_resources.look_ups import LookUps
 
 COLUMN = "column:"
 """How an input names a column of raw_events or an earlier enrichment's output, instead of a path into JSON."""
 
+FAILED = " failed"
+"""A Boolean column that an enrichment may put after its outputs: true for a row that it could not enrich."""
+
 _INPUT = re.compile(r"(context|properties|traits)(\.[^.\s]+)+|column:[a-z][a-z0-9_]*")
+_IDS = ("user_id", "anonymous_id", "previous_id", "group_id")
+
+
+def source_of(text: str) -> str:
+    """Where an input comes from, as declared: a path into context, properties or traits, `column:*`, or an id's plain name.
+
+    Raises ValueError.
+    """
+    if text in _IDS:
+        return COLUMN + text
+    if not _INPUT.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is nowhere; a value comes from context.*, properties.*, traits.*, column:* or {', '.join(_IDS)}"
+        )
+    return text
 
 
 class EnrichmentContractError(TypeError):
@@ -53,15 +72,20 @@ class Enrichment:
     """Input name -> a path such as `context.page.url`, or `column:utm_source`."""
     outputs: Mapping[str, Output]
     """Column -> type and description, in the order in which they are added."""
-    enrich: Callable[[pl.DataFrame, Any], pl.DataFrame]
-    """(one row for each distinct combination of inputs, settings) -> the outputs, same height and order."""
+    enrich: Callable[..., pl.DataFrame]
+    """(one row for each distinct combination of inputs, settings) -> the outputs, same height and order, and FAILED if it likes. With
+    `is_look_up` it is given the LookUps as well. What it says of a row must not depend on the other rows."""
     folder: Path
     reference_version: Callable[[], str]
     """Version of reference data that lies outside the folder; empty without any."""
+    is_look_up: bool = False
+    """Whether it looks things up outside the event and its own folder."""
+    columns: Callable[[Any], Mapping[str, Output]] | None = None
+    """settings -> outputs, where the user declares them; `outputs` is then empty."""
+    reference: Callable[[Any, LookUps], str | None] | None = None
+    """(settings, look-ups) -> version of what is looked up; None where that cannot be told, as of what others answer."""
     per_event: bool = False
     """Whether it is given every event instead of distinct inputs: cheaper where the inputs of hardly any two events are equal."""
-    columns: Callable[[Any], Mapping[str, Output]] | None = None
-    """settings -> outputs, where the user names them; `outputs` is then empty."""
     version_of: Callable[[Any], str] = lambda _settings: ""
     """settings -> version of what they point to, such as a file or a key. Raises what that cannot be read for."""
 
@@ -88,30 +112,35 @@ def find_enrichments() -> Mapping[str, Enrichment]:
 def _load(name: str) -> Enrichment:
     where = f"cdp_assets/enriched_events/enrichments/{name}"
     module = importlib.import_module(f"{__name__}.{name}")
-    is_open = hasattr(module, "columns")
-    for attribute in ("Settings", "INPUTS", "columns" if is_open else "OUTPUTS", "enrich"):
+    is_look_up, is_open = hasattr(module, "look_up"), hasattr(module, "columns")
+    needed = ("Settings", *(("columns",) if is_open else ("INPUTS", "OUTPUTS")), "look_up" if is_look_up else "enrich")
+    for attribute in needed:
         if not hasattr(module, attribute):
-            raise EnrichmentContractError(f"{where}: no {attribute}; an enrichment has Settings, INPUTS, OUTPUTS and enrich")
+            raise EnrichmentContractError(
+                f"{where}: no {attribute}; an enrichment has Settings, INPUTS and OUTPUTS (or columns), and enrich (or look_up)"
+            )
     if not (isinstance(module.Settings, type) and issubclass(module.Settings, Declaration)):
         raise EnrichmentContractError(f"{where}: Settings is no Declaration")
-    for key, source in module.INPUTS.items():
+    inputs, outputs = getattr(module, "INPUTS", {}), {} if is_open else module.OUTPUTS
+    for key, source in inputs.items():
         if not _INPUT.fullmatch(source):
             raise EnrichmentContractError(
                 f"{where}: input {key!r} is {source!r}; it is context.*, properties.*, traits.* or column:*"
             )
-    outputs = {} if is_open else module.OUTPUTS
-    if not module.INPUTS or not (outputs or is_open):
+    if not is_open and not (inputs and outputs):
         raise EnrichmentContractError(f"{where}: INPUTS and OUTPUTS name at least one each")
     assert module.__file__ is not None
     found = Enrichment(
         name,
         module.Settings,
-        module.INPUTS,
+        inputs,
         outputs,
-        module.enrich,
+        module.look_up if is_look_up else module.enrich,
         Path(module.__file__).parent,
         getattr(module, "reference_version", str),
-        getattr(module, "PER_EVENT", False),
+        is_look_up,
         module.columns if is_open else None,
+        getattr(module, "reference", None),
+        getattr(module, "PER_EVENT", False),
     )
     return replace(found, version_of=module.version_of) if hasattr(module, "version_of") else found

@@ -1,0 +1,207 @@
+"""Running the list of enrichments over a batch: who is asked for what, each distinct combination of inputs once, and who failed.
+
+What becomes of failures is in transform.py, what an enrichment does in its folder.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from cdp_assets.comparison import holds
+from cdp_assets.enriched_events.enrichment_list import EnrichmentSpec, When
+from cdp_assets.enriched_events.enrichments import COLUMN, FAILED
+from cdp_resources import json_paths
+from cdp_resources.look_ups import LookUpError, LookUps, NotHereError
+
+_INSTANT = pl.Datetime("us", "UTC")
+_INSTANTS = tuple(f"{COLUMN}{name}" for name in ("timestamp", "received_at", "sent_at"))
+FAILURES = {"row": pl.UInt32(), "entry": pl.String(), "action": pl.String()}
+
+
+class EnrichmentError(RuntimeError):
+    """An enrichment gave other rows or columns than it promises, or its reference data cannot be read. Names the entry, never a value."""
+
+
+@dataclass(frozen=True)
+class Enriched:
+    """What the enrichments made of a batch."""
+
+    rows: pl.DataFrame
+    """The rows with the columns of the enrichments."""
+    failures: pl.DataFrame
+    """row (its number in the batch), entry, action (skip or quarantine): what could not be enriched, in the order of the list."""
+    told: tuple[str, ...]
+    """Why, without values."""
+
+
+def enrich(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec], look_ups: LookUps | None = None) -> Enriched:
+    """`rows` with the columns of the enrichments added in their order.
+
+    Each enrichment sees every distinct combination of its inputs once, whatever the number of rows; one that raises an exception is
+    asked again for fewer of them, until only those fail that cannot be enriched, in whatever company. Raises EnrichmentError.
+    """
+    look_ups = look_ups or LookUps()
+    inputs = _json_inputs(rows, enrichments)
+    failures: list[pl.DataFrame] = []
+    told: list[str] = []
+    for each in enrichments:
+        wanted = None if each.when is None else _wanted(each.when, rows, inputs)
+        keys = pl.DataFrame({name: _value(source, rows, inputs) for name, source in each.sources.items()})
+        if wanted is not None:
+            keys = keys.filter(wanted)
+        distinct = keys if each.plugin.per_event else keys.unique(maintain_order=True)
+        outputs = _outputs(each, distinct, look_ups, told)
+        place = _places(keys, distinct, wanted)
+        if place is not None:
+            outputs = outputs.select(pl.all().gather(place))
+        if FAILED in outputs.columns:
+            failed = outputs.get_column(FAILED).arg_true().cast(pl.UInt32).alias("row")
+            failures.append(failed.to_frame().with_columns(entry=pl.lit(each.label), action=pl.lit(each.on_error)))
+            outputs = outputs.drop(FAILED)
+        rows = rows.hstack(outputs.rename(dict(zip(outputs.columns, each.columns, strict=True))))
+    return Enriched(rows, pl.concat([pl.DataFrame(schema=FAILURES), *failures]), tuple(told))
+
+
+def look_up_mistakes(enrichments: Sequence[EnrichmentSpec], folder: Path) -> list[str]:
+    """What is wrong with the files below `folder` that look-ups name, as `entry: what is wrong`. Asks no database and no service."""
+    look_ups = LookUps(folder)
+    mistakes = []
+    for each in enrichments:
+        if each.plugin.is_look_up:
+            inputs = {name: _INSTANT if source in _INSTANTS else pl.String() for name, source in each.sources.items()}
+            try:
+                _called(each, pl.DataFrame(schema=inputs), look_ups)
+            except NotHereError:
+                continue
+            except LookUpError as error:
+                mistakes.append(f"{each.label}: {error}")
+            except Exception:  # noqa: S112 - a function that cannot do without rows may still do with some
+                continue
+    return mistakes
+
+
+def _json_inputs(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec]) -> dict[str, pl.Series]:
+    """Source path -> its values, every JSON column parsed once for all enrichments."""
+    paths = dict.fromkeys(source for each in enrichments for source in each.places() if not source.startswith(COLUMN))
+    inputs: dict[str, pl.Series] = {}
+    for column in ("properties", "context", "traits"):
+        below = {path: path.removeprefix(f"{column}.") for path in paths if path.startswith(f"{column}.")}
+        if below:
+            found = json_paths.extract(rows, column, below)
+            inputs.update((path, found.get_column(path)) for path in below)
+    return inputs
+
+
+def _value(source: str, rows: pl.DataFrame, inputs: Mapping[str, pl.Series]) -> pl.Series:
+    return rows.get_column(source.removeprefix(COLUMN)) if source.startswith(COLUMN) else inputs[source]
+
+
+def _wanted(when: When, rows: pl.DataFrame, inputs: Mapping[str, pl.Series]) -> pl.Series:
+    """Which rows a condition holds for."""
+    frame = rows.select("event", "type", "source").with_columns(
+        _value(each.property, rows, inputs).cast(pl.String).alias(f"text {number}") for number, each in enumerate(when.where)
+    )
+    conditions = [
+        pl.col(column).is_in(list(names)).fill_null(False)
+        for column, names in (("event", when.events), ("type", when.types or _types_of(when)), ("source", when.sources))
+        if names
+    ]
+    for number, each in enumerate(when.where):
+        text = pl.col(f"text {number}")
+        conditions.append(holds(text, text.cast(pl.Float64, strict=False), *each.comparison()))
+    return frame.select(pl.all_horizontal(conditions).alias("wanted")).to_series()
+
+
+def _types_of(when: When) -> tuple[str, ...]:
+    """A page may be called like an event; names alone mean events."""
+    return ("track",) if when.events else ()
+
+
+def _places(keys: pl.DataFrame, distinct: pl.DataFrame, wanted: pl.Series | None) -> pl.Series | None:
+    """For each row of the batch the number of its inputs in `distinct`, null for a row that is not wanted; None when it is its own."""
+    if distinct.height == keys.height:
+        place = pl.int_range(keys.height, dtype=pl.UInt32, eager=True)
+    else:
+        numbered = distinct.with_row_index(" place")
+        joined = keys.join(numbered, on=keys.columns, how="left", nulls_equal=True, maintain_order="left")
+        place = joined.get_column(" place")
+    if wanted is None:
+        return None if distinct.height == keys.height else place
+    if wanted.all():
+        return place
+    nowhere = pl.repeat(None, wanted.len(), dtype=pl.UInt32, eager=True)
+    return nowhere.scatter(wanted.arg_true(), place)
+
+
+def _outputs(each: EnrichmentSpec, distinct: pl.DataFrame, look_ups: LookUps, told: list[str]) -> pl.DataFrame:
+    """What the enrichment gives for these inputs; with FAILED when some could not be enriched."""
+    if distinct.is_empty():
+        return pl.DataFrame(schema=_promised(each))
+    reasons: Counter[str] = Counter()
+    outputs = _attempt(each, distinct, look_ups, reasons)
+    told += [f"enrichment {each.label} failed for {count:,} inputs with {reason}" for reason, count in reasons.items()]
+    return outputs
+
+
+def _attempt(each: EnrichmentSpec, distinct: pl.DataFrame, look_ups: LookUps, reasons: Counter[str]) -> pl.DataFrame:
+    try:
+        return _checked(each, distinct, _called(each, distinct, look_ups))
+    except (EnrichmentError, MemoryError):
+        raise
+    except LookUpError as error:
+        raise EnrichmentError(f"enrichment {each.label}: {error}") from None
+    except Exception as error:  # its message may hold values of people: only type and place are told
+        if distinct.height > 1 and not _always_fails(each, distinct, look_ups):
+            half = distinct.height // 2
+            parts = [_attempt(each, part, look_ups, reasons) for part in (distinct[:half], distinct[half:])]
+            return pl.concat(parts, how="diagonal").with_columns(pl.col("^ failed$").fill_null(False))
+        reasons[f"{type(error).__name__}{_lines(each, error, look_ups)}"] += distinct.height
+        promised = {name: output.dtype for name, output in each.plugin.outputs_of(each.settings).items()}
+        return (
+            pl.DataFrame(schema={**promised, FAILED: pl.Boolean()})
+            .clear(distinct.height)
+            .with_columns(pl.lit(True).alias(FAILED))
+        )
+
+
+def _promised(each: EnrichmentSpec) -> dict[str, pl.DataType]:
+    return {name: output.dtype for name, output in each.plugin.outputs_of(each.settings).items()}
+
+
+def _called(each: EnrichmentSpec, distinct: pl.DataFrame, look_ups: LookUps) -> pl.DataFrame:
+    plugin = each.plugin
+    return plugin.enrich(distinct, each.settings, look_ups) if plugin.is_look_up else plugin.enrich(distinct, each.settings)
+
+
+def _always_fails(each: EnrichmentSpec, distinct: pl.DataFrame, look_ups: LookUps) -> bool:
+    """Whether it fails for no rows at all, and so for every row: then there is nothing to find out by asking for fewer."""
+    try:
+        _called(each, distinct.clear(), look_ups)
+    except Exception:
+        return True
+    return False
+
+
+def _checked(each: EnrichmentSpec, distinct: pl.DataFrame, outputs: pl.DataFrame) -> pl.DataFrame:
+    promised = _promised(each)
+    if outputs.columns == [*promised, FAILED]:
+        promised[FAILED] = pl.Boolean()
+    if dict(outputs.schema) != promised or outputs.columns != list(promised):
+        raise EnrichmentError(f"enrichment {each.label} gave the columns {dict(outputs.schema)}; it promises {promised}")
+    if outputs.height != distinct.height:
+        raise EnrichmentError(f"enrichment {each.label} gave {outputs.height} rows for {distinct.height}")
+    return outputs
+
+
+def _lines(each: EnrichmentSpec, error: Exception, look_ups: LookUps) -> str:
+    """Where in the enrichment's folder, or in the user's files, an exception came from."""
+    ours = [each.plugin.folder, *([look_ups.folder.resolve()] if look_ups.folder is not None else [])]
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if any(Path(frame.filename).is_relative_to(folder) for folder in ours)]
+    return f" in {Path(inside[-1].filename).name} line {inside[-1].lineno}" if inside else ""
