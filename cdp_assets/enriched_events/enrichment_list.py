@@ -105,7 +105,7 @@ class EnrichmentSpec(Declaration):
     @model_validator(mode="after")
     def _inputs_and_outputs_are_its_own(self) -> Self:
         plugin = self.plugin
-        if not plugin.inputs:
+        if plugin.columns is not None and not plugin.inputs:
             if not self.inputs:
                 raise ValueError(f"{plugin.name} needs inputs, such as `inputs: {{sku: properties.sku}}`")
             for each in self.inputs:

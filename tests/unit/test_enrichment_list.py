@@ -319,3 +319,14 @@ def test_a_changed_file_function_or_entry_is_another_rule_and_others_are_named(f
     }
     assert version(table, asked).endswith(" and answers for firm")
     assert "answers" not in "".join(seen)
+
+
+def test_several_values_are_pseudonymised_by_as_many_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDP_PSEUDONYM_KEY", "a key of sixteen or more")
+    entries = [
+        {"enrichment": "pseudonymise"},
+        {"enrichment": "pseudonymise", "name": "email", "inputs": {"value": "traits.email"}, "settings": {"normalise": "lower"}},
+        {"enrichment": "http_header", "settings": {"headers": {"language": "Accept-Language"}}},
+    ]
+    specs = EnrichmentList.model_validate(entries).root
+    assert [list(each.columns) for each in specs] == [["pseudonym"], ["email_pseudonym"], ["language"]]

@@ -50,7 +50,7 @@ OUTPUTS = {"event_fingerprint": Output(pl.Int64(), "Hash (xxh3, 64 bits) of what
 
 PER_EVENT = True
 
-_MISSING, _NEXT = "\x1e", "\x1f"
+_MISSING, _NEXT = "\x1e", "\x1f"  # control characters: JSON texts escape them, and names and ids have none
 
 
 class Settings(Declaration):
