@@ -38,7 +38,6 @@ def replay_quarantine(declared: Declared) -> dg.JobDefinition:
     """Judges the batches of quarantined events again by the present plan, and tells of it as a materialisation of both tables."""
 
     @dg.op(
-        name=REPLAY,
         description="Enriches the batches again that hold these quarantined events. The sensor new_events then sees that rows changed, "
         "and everything after enriched_events follows.",
     )
