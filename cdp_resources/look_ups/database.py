@@ -10,17 +10,19 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import date, datetime, time, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
-import pg8000.native
 import xxhash
 from pydantic import BaseModel, ConfigDict, Field
 
 from cdp_resources.look_ups.answers import Answered, TimeToLive
 from cdp_resources.look_ups.tables import LookUpError
 from cdp_resources.secrets import MissingSecretError, SecretRef
+
+if TYPE_CHECKING:
+    import pg8000.native
 
 CHUNK_ROWS = 10_000
 """Distinct inputs in one question."""
@@ -52,6 +54,8 @@ def ask_database(database: Database, sql: str, rows: Sequence[Mapping[str, str |
 
     None for those that could not be had, because the database is down, busy or slow. Raises LookUpError for what only we can mend.
     """
+    import pg8000.native  # here, since every process that reads declarations loads this module
+
     try:
         with closing(_connection(database)) as connection:
             connection.run("set session characteristics as transaction read only")
@@ -71,6 +75,8 @@ def ask_database(database: Database, sql: str, rows: Sequence[Mapping[str, str |
 
 
 def _connection(database: Database) -> pg8000.native.Connection:
+    import pg8000.native
+
     parts = urlsplit(database.url.resolve())
     if parts.scheme not in ("postgresql", "postgres") or not parts.username:
         raise LookUpError(f"{database.url.env} is no address of a database; write postgresql://user:password@host:5432/name")

@@ -57,7 +57,7 @@ def test_the_job_replays_what_the_mended_plan_allows_and_the_rest_of_the_graph_h
     viewed = quarantined.filter(event=VIEWED, field="properties.shelf")
     assert viewed.height > 20
     installation.project = sound
-    config = {"ops": {REPLAY: {"config": {"event": VIEWED, "field": "properties.shelf"}}}}
+    config = {"ops": {"judge_again": {"config": {"event": VIEWED, "field": "properties.shelf"}}}}
     result = (
         definitions.build(Declared(sound))
         .resolve_job_def(REPLAY)
