@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from cdp_resources import lake
 from cdp_resources.lake import KeyedTable, Lake, TableSpec
 from cdp_resources.lake_views import physical, snapshots, state_statement, versions, view_statements
 
@@ -105,9 +104,7 @@ def test_every_version_is_there_history_included(tmp_path: Path, connection: duc
     assert found.schema == ONE_KEY.schema
 
 
-def test_put_says_how_many_keys_changed_and_keeps_rows_of_several_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lake, "SLICE_ROWS", 3)
-
+def test_put_says_how_many_keys_changed(tmp_path: Path) -> None:
     def table() -> KeyedTable:
         return Lake(tmp_path).keyed(TWO_KEYS)
 
