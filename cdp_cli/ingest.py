@@ -88,7 +88,7 @@ def files_source(project: Project, source: str) -> FilesSource:
     choices = f"sources of files are {', '.join(files)}" if files else "no source of files is declared"
     if declared is None:
         raise ValueError(f"no source {source!r}; {choices}")
-    why = "is not enabled" if not declared.enabled else "takes no files"
+    why = "is not enabled" if not declared.enabled else f"is of kind {declared.kind}, which takes no files"
     raise ValueError(f"source {source!r} {why}; {choices}")
 
 

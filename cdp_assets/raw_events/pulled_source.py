@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, StrictInt, StrictStr
+from pydantic import BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchema
 
 from cdp_assets.declaration import Declaration
 from cdp_assets.raw_events.field_mapping import RowMapping
@@ -25,7 +25,10 @@ def _interval(value: object) -> object:
     return value
 
 
-Interval = Annotated[int, BeforeValidator(_interval), Field(ge=10, le=30 * 86_400)]
+_AS_WRITTEN = {
+    "anyOf": [{"type": "string", "pattern": r"^\s*\d+\s*[smhd]\s*$", "examples": ["15m"]}, {"type": "integer", "minimum": 10}]
+}
+Interval = Annotated[int, BeforeValidator(_interval), Field(ge=10, le=30 * 86_400), WithJsonSchema(_AS_WRITTEN)]
 """An interval in seconds, written `30s`, `15m`, `6h` or `1d`."""
 
 
@@ -37,7 +40,7 @@ class PulledSource(Declaration):
     enabled: bool = True
     """A source that is not enabled is not read."""
     every: Interval = 900
-    """How often it is read: `30s`, `15m`, `6h`, `1d`."""
+    """How often it is read: `30s`, `15m`, `6h`, `1d`, or a number of seconds."""
 
 
 class PulledResource(RowMapping):

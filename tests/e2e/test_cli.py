@@ -128,7 +128,7 @@ def test_files_that_cannot_be_read_fail_and_the_others_are_taken(tmp_path: Path)
 
 
 def test_a_source_that_files_cannot_come_from_is_wrong_use(tmp_path: Path) -> None:
-    for source, why in (("order", "no source 'order'"), ("web", "takes events over HTTP")):
+    for source, why in (("order", "no source 'order'"), ("web", "is of kind http")):
         done = cdp(tmp_path, "ingest", CDNOW, "--source", source)
         assert done.status == 2
         assert why in done.err

@@ -10,7 +10,15 @@ import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from cdp_assets.raw_events.spec import DelimitedSource, HttpSource, JsonLinesSource, Source
+from cdp_assets.raw_events.spec import (
+    ApiSource,
+    DatabaseSource,
+    DelimitedSource,
+    HttpSource,
+    JsonLinesSource,
+    ParquetSource,
+    Source,
+)
 from cdp_resources.home import REPOSITORY
 
 SOURCES: TypeAdapter[Any] = TypeAdapter(Source)
@@ -27,7 +35,16 @@ DELIMITED: dict[str, Any] = {
 def test_the_examples_of_the_guide_are_valid() -> None:
     examples = re.findall(r"```yaml\n(.*?)```", Path(GUIDE).read_text("utf-8"), re.DOTALL)
     parsed = [SOURCES.validate_python(yaml.safe_load(example)) for example in examples]
-    assert [type(source) for source in parsed] == [HttpSource, JsonLinesSource, DelimitedSource]
+    assert [type(source) for source in parsed] == [
+        HttpSource,
+        JsonLinesSource,
+        DelimitedSource,
+        ParquetSource,
+        JsonLinesSource,
+        DatabaseSource,
+        DatabaseSource,
+        ApiSource,
+    ]
 
 
 @pytest.mark.parametrize(
