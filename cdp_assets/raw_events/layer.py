@@ -18,6 +18,8 @@ from cdp_resources.lake import Table
 
 CHUNK_BYTES = 192 * 1024 * 1024
 """Batches are read together up to this size: large enough for vectorised work, small enough to bound memory."""
+CHUNK_BATCHES = 256
+"""Polars opens all files of a chunk at once, and with 1,100 of them never returned (2.1)."""
 RULES = "1"
 """Version of how raw events are made; the manifest tells it for each batch."""
 _KEYS = ["message_key", "message_key_high"]
@@ -82,7 +84,7 @@ def _chunks(inbox: Inbox, batches: Sequence[Batch], window: timedelta) -> Iterat
     for batch in batches:
         length = inbox.path(batch).stat().st_size
         hours = [hour_of(each) for each in (*chunk, batch)]
-        if chunk and (size + length > CHUNK_BYTES or max(hours) - min(hours) > window):
+        if chunk and (size + length > CHUNK_BYTES or len(chunk) == CHUNK_BATCHES or max(hours) - min(hours) > window):
             yield chunk
             chunk, size = [], 0
         chunk.append(batch)
