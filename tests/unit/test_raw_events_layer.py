@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from cdp_assets.raw_events import layer
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS
 from cdp_assets.run import Run
@@ -57,3 +59,13 @@ def test_a_row_of_a_file_is_a_duplicate_however_late_it_comes_again(tmp_path: Pa
     world.seal(batch(3, "2026060203", "sent1"))
     update(world.home)
     assert messages(world.home) == ["row1", "row2", "row3", "sent1", "sent1"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_an_inbox_of_very_many_small_batches_is_read(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for number in range(1_100):  # a collector at night: one message a minute; Polars, given all files at once, never returned
+        world.seal(batch(number, "2026020203", f"m{number:04d}"))
+    update(world.home)
+    assert messages(world.home) == [f"m{number:04d}" for number in range(1_100)]
