@@ -6,7 +6,8 @@ When that is due is decided in sensors/pulls.py.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -124,25 +125,27 @@ def _rows(run: Run, source: str, resource: str, declared: DatabaseSource | ApiSo
     folder, now = run.home.pulls / source, clock()
     stored = state.stored(folder, resource)
     before = State.decode(stored) if stored else State()
+    records: Generator[object]
     is_ordered = isinstance(declared, DatabaseSource) and declared.resources[resource].cursor is not None
     if isinstance(declared, DatabaseSource):
         table = declared.resources[resource]
         lag = table.lag_seconds
         extraction = Extraction(resource, table, source, now, before, lag)
-        records: Iterable[object] = database.rows(declared.url, resource, table, from_where(before, table, lag), run.home.dlt)
+        records = database.rows(declared.url, resource, table, from_where(before, table, lag), run.home.dlt)
     else:
         endpoint = declared.resources[resource]
         extraction = Extraction(resource, endpoint, source, now, before)
         records = api.rows(declared, resource, endpoint, from_where(before, endpoint), run.home.dlt)
-    lines = extraction.lines(records)
     batches = []
-    while batch := run.inbox.add_batch(islice(lines, BATCH_ROWS), now):
-        batches.append(batch.batch_id)
-        run.checkpoint("batch of rows")
-        run.say(f"{source}/{resource}: {extraction.taken + extraction.refused:,} rows")
-        if is_ordered:  # what follows is above what was landed
-            state.keep(folder, resource, extraction.state.encode())
-            run.checkpoint("state of a resource")
+    with closing(records):  # or a failure would leave the connection open, and locks on the tables
+        lines = extraction.lines(records)
+        while batch := run.inbox.add_batch(islice(lines, BATCH_ROWS), now):
+            batches.append(batch.batch_id)
+            run.checkpoint("batch of rows")
+            run.say(f"{source}/{resource}: {extraction.taken + extraction.refused:,} rows")
+            if is_ordered:  # what follows is above what was landed
+                state.keep(folder, resource, extraction.state.encode())
+                run.checkpoint("state of a resource")
     state.keep(folder, resource, extraction.state.encode())
     return Pulled(source, resource, tuple(batches), extraction.taken, extraction.refused)
 

@@ -128,6 +128,7 @@ def test_a_reading_that_is_killed_anywhere_ends_with_every_row_once(
     for _ in range(2):
         with pytest.raises(StopError):
             pulled(replace(run, checkpoint=killed))
+        assert postgres.execute("SELECT 1 FROM pg_stat_activity WHERE application_name = 'cdp'") == []
     pulled(run)
     assert pulled(run)["orders"].batches == ()
     assert sorted(each["properties"]["order_id"] for each in stored(run)) == sorted(map(str, range(100)))

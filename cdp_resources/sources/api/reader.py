@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,7 +46,7 @@ class Api(Protocol):
     def pagination(self) -> BaseModel: ...
 
 
-def rows(api: Api, name: str, declared: Endpoint, start: CursorValue | None, folder: Path) -> Iterator[object]:
+def rows(api: Api, name: str, declared: Endpoint, start: CursorValue | None, folder: Path) -> Generator[object]:
     """The rows of an endpoint whose cursor is at `start` or above. `folder` is dlt's. Raises MissingSecretError, SourceUnavailableError."""
     make_ready(folder)
     import requests

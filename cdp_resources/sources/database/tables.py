@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ class Table(Extracted, Protocol):
     def table(self) -> str | None: ...
 
 
-def rows(url: SecretRef, name: str, declared: Table, start: CursorValue | None, folder: Path) -> Iterator[Mapping[str, Any]]:
+def rows(url: SecretRef, name: str, declared: Table, start: CursorValue | None, folder: Path) -> Generator[Mapping[str, Any]]:
     """The rows whose cursor is at `start` or above, in the cursor's order; without a cursor all rows.
 
     Rows without a value of the cursor are left out. `folder` is dlt's. Raises MissingSecretError, SourceUnavailableError.
@@ -33,6 +33,7 @@ def rows(url: SecretRef, name: str, declared: Table, start: CursorValue | None, 
     import sqlalchemy as sa
     from dlt.common.exceptions import DltException
     from dlt.sources.sql_database import sql_table
+    from dlt.sources.sql_database.helpers import TableLoader
 
     from cdp_resources.sources.database.connection import engine_of, told_safely
 
@@ -59,16 +60,26 @@ def rows(url: SecretRef, name: str, declared: Table, start: CursorValue | None, 
                     on_cursor_value_missing="exclude",
                     primary_key=(),
                 )
-            yield from sql_table(
-                credentials=engine,
-                table=table_name,
-                schema=schema or None,
-                incremental=incremental,
-                chunk_size=_ROWS,
-                backend="sqlalchemy",
-                reflection_level="minimal",
-                table_adapter_callback=lambda found: _only(found, declared.used_columns),
-            )
+            with engine.connect() as connection:
+
+                class OwnConnection(TableLoader):
+                    """dlt closes its connection only at the end of the rows; this one is closed with whoever reads them."""
+
+                    def _load_rows(self, query: Any, backend_kwargs: Any) -> Iterator[Any]:
+                        answer = connection.execution_options(yield_per=self.chunk_size).execute(query)
+                        yield from self._convert_result(answer, backend_kwargs)
+
+                yield from sql_table(
+                    credentials=engine,
+                    table=table_name,
+                    schema=schema or None,
+                    incremental=incremental,
+                    chunk_size=_ROWS,
+                    backend="sqlalchemy",
+                    reflection_level="minimal",
+                    table_adapter_callback=lambda found: _only(found, declared.used_columns),
+                    table_loader_class=OwnConnection,
+                )
     except DltException as error:
         raise SourceUnavailableError(f"table {declared.table or name} cannot be read: {type(error).__name__}") from None
     finally:
