@@ -110,11 +110,10 @@ def test_fields_of_the_context_are_omitted_from_the_context() -> None:
         )
         .with_columns(
             pl.lit(None, pl.String).alias(name)
-            for name in ("timestamp", "sent_at", "is_timestamp_adjusted", "ip", "received_date", "payload")
+            for name in ("timestamp", "sent_at", "is_timestamp_adjusted", "ip", "request", "received_date", "payload")
         )
         .with_columns(pl.lit(None, pl.Datetime("us", "UTC")).alias("received_at"))
     )
-    full = full.with_columns(pl.col("received_at").cast(pl.Datetime("us", "UTC")))
     assert json.loads(enrich_batch(full, plan, {}, ()).enriched["context"][0]) == {"app": {"name": "shop"}, "more": 1}
 
 
