@@ -33,7 +33,7 @@ from demo.bench.page import page, tables
 from demo.bench.steps import LAYERS
 from demo.conformance.fetched import FetchError
 
-PARTS = ("layers", "increment", "identity", "collector", "state", "crash", "histories")
+PARTS = ("layers", "declarations", "increment", "identity", "collector", "state", "crash", "histories")
 ON_REQUEST = ("conformance",)
 """Parts that measure no speed, and need a package index: only when asked for."""
 BYTES_PER_EVENT = 2_200
@@ -106,6 +106,10 @@ def bench(
             if {"layers", "increment"} & wanted:
                 _room(root, events)
                 results |= _layers(root, events, seed, only_layers, wanted, keep, say)
+            if "declarations" in wanted:
+                results["declarations"] = _in(
+                    root, "declarations", keep, lambda home: layers.measure_declarations(home, min(events, SMALL), seed, say)
+                )
             if "identity" in wanted:
                 results["identity"] = _in(root, "identity", keep, lambda home: layers.measure_identity(home, edges, seed, say))
             if "collector" in wanted:

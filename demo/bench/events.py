@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cdp_resources.inbox import Batch, Inbox
 from demo.bench.agents import user_agents
+from demo.bench.declarations import spread_name
 from demo.shop.catalogue import CURRENCY, FIRST_NAMES, NEWSLETTERS, ORIGINS, PRODUCTS, SITE, Origin
 
 Ints = NDArray[np.int64]
@@ -62,12 +63,14 @@ class Load:
     seed: int
     population_events: int
     """For how many events the devices are meant: one device for every twelve."""
+    spread: int = 1
+    """Under how many names each of the commonest events is sent."""
 
     def lines(self, number: int, count: int, hour: datetime) -> pl.Series:
         """Lines of the inbox for `count` events received in this hour, in order of receipt; `number` tells batches apart."""
         chance = np.random.default_rng([self.seed, number])
         frame = self._visits(chance, count, hour)
-        message = _messages(chance, frame, number)
+        message = _messages(chance, frame, number, self.spread)
         source = np.where(np.isin(frame["kind"].to_numpy(), (ORDER, REFUND)), "server", "web")
         said = frame.select("received_at", "sent_at", "ip").with_columns(message=message, source=pl.Series(source))
         original = np.arange(count)
@@ -228,7 +231,7 @@ def _origins() -> pl.DataFrame:
     )
 
 
-def _messages(chance: np.random.Generator, frame: pl.DataFrame, number: int) -> pl.Series:
+def _messages(chance: np.random.Generator, frame: pl.DataFrame, number: int, spread: int) -> pl.Series:
     """The message of each event, as the SDKs of the shop's pages and back end write it."""
     kind, device, person = (frame[name].to_numpy() for name in ("kind", "device", "person"))
     product = (len(PRODUCTS) * chance.random(len(kind)) ** 1.5).astype(np.int64)
@@ -247,7 +250,7 @@ def _messages(chance: np.random.Generator, frame: pl.DataFrame, number: int) -> 
             "path": path,
             "title": title,
             "agent": agent,
-            "own": _own_part(chance, kind, person, product, place),
+            "own": _own_part(chance, kind, person, product, place, spread),
             "user": pl.Series("user", person).cast(pl.String),
             "at": frame["claimed_at"],
             "query": origin["query"].zip_with(~origin["has_click"], origin["query"] + _hex("click", place, 3, 1)),
@@ -289,14 +292,14 @@ _CONSENTS = [
 ]
 
 
-def _own_part(chance: np.random.Generator, kind: Ints, person: Ints, product: Ints, place: Ints) -> pl.Series:
+def _own_part(chance: np.random.Generator, kind: Ints, person: Ints, product: Ints, place: Ints, spread: int) -> pl.Series:
     """`"type":…,"event":…,"properties":{…},` of each event, `traits` for those that identify."""
     texts: list[str] = []
     index = np.zeros(len(kind), dtype=np.int64)
     for each in (PAGE, VIEWED, LISTED, SEARCHED, ADDED, REMOVED, NEWSLETTER, CONSENT):
         rows = kind == each
         index[rows] = len(texts) + product[rows]
-        texts += [_of_product(each, number) for number in range(len(PRODUCTS))]
+        texts += [_of_product(each, number, spread) for number in range(len(PRODUCTS))]
     pool = pl.Series(texts)
     own = pool.gather(index)
     rare = np.flatnonzero(np.isin(kind, (IDENTIFY, ORDER, REFUND)))
@@ -308,7 +311,7 @@ def _own_part(chance: np.random.Generator, kind: Ints, person: Ints, product: In
     return own.scatter(rare, made) if made else own
 
 
-def _of_product(kind: int, number: int) -> str:
+def _of_product(kind: int, number: int, spread: int) -> str:
     product = PRODUCTS[number]
     if kind == PAGE:
         return f'"type":"page","name":{_json(product.genre)},"properties":{{}},'
@@ -328,7 +331,8 @@ def _of_product(kind: int, number: int) -> str:
         NEWSLETTER: {"list": "weekly"},
         CONSENT: {},
     }
-    return f'"type":"track","event":"{_NAMES[kind]}","properties":{_json(by_kind[kind])},'
+    name = _NAMES[kind] if kind == CONSENT else spread_name(_NAMES[kind], number, spread)
+    return f'"type":"track","event":"{name}","properties":{_json(by_kind[kind])},'
 
 
 def _of_person(kind: int, person: int, place: int, cents: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 Json = Mapping[str, Any]
 MB = 1_000_000
 RATIO_TO_FLOOR = 2.5
+FULL_TO_SHORT = 1.6
 FLAT = 1.2
 PEAK_MB = 3_000
 IDENTITY_SECONDS = 15.0
@@ -50,7 +51,7 @@ def judged(is_within: bool, size: int, full_size: int) -> bool | None:
 def verdicts(results: Json) -> list[Verdict]:
     """The verdicts on everything that was measured; what was not measured has none."""
     found: list[Verdict] = []
-    for part in (_ratios, _flatness, _memory, _identity, _increments, _collector, _crash, _histories, _state):
+    for part in (_ratios, _declarations, _flatness, _memory, _identity, _increments, _collector, _crash, _histories, _state):
         found.extend(part(results))
     return found
 
@@ -83,6 +84,28 @@ def _ratios(results: Json) -> Iterator[Verdict]:
                 f"{ratio:.2f} times",
                 ratio <= RATIO_TO_FLOOR,
             )
+
+
+def _declarations(results: Json) -> Iterator[Verdict]:
+    found = results.get("declarations")
+    if found is None:
+        return
+    short, full = found["short"], found["full"]
+    ratio = ratio_to_floor(short)
+    assert ratio is not None
+    yield Verdict(
+        f"raw and enriched by the short list ({short['enrichments']} enrichments), {found['events']:,} events",
+        f"at most {RATIO_TO_FLOOR} times the floor's processor time",
+        f"{ratio:.2f} times",
+        ratio <= RATIO_TO_FLOOR,
+    )
+    few, many = (micros_per_event(each["layers"]["enriched_events"], found["events"]) for each in (short, full))
+    yield Verdict(
+        f"enriched by the full list ({full['enrichments']} enrichments) and a plan of {full['planned_events']} events",
+        f"at most {FULL_TO_SHORT} times the short list per event",
+        f"{many:.2f} µs beside {few:.2f} µs of processor: {many / few:.2f} times",
+        many <= FULL_TO_SHORT * few,
+    )
 
 
 def _flatness(results: Json) -> Iterator[Verdict]:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cdp_assets.project import Project
 from cdp_resources.home import REPOSITORY, Home
 from cdp_resources.inbox import Batch, Inbox
 from demo.bench.cost import BenchError, Cost, as_json, sizes, spend
+from demo.bench.declarations import SPREAD, Declared, write_declarations
 from demo.bench.events import Load, fill, write_batch
 from demo.bench.graph import LAST_AT
 from demo.bench.steps import LAYERS
@@ -66,6 +68,35 @@ def measure_layers(home: Home, events: int, seed: int, only: Sequence[str], say:
         "floor": {name: [as_json(each) for each in runs] for name, runs in floors.items()},
         "layers": {name: as_json(cost) for name, cost in costs.items()},
     }
+
+
+def measure_declarations(home: Home, events: int, seed: int, say: Say) -> dict[str, Any]:
+    """Raw and enriched events by the short list of enrichments, and by the full one with a large plan, each beside the floor on its own load.
+
+    `raw_events` and `floor` as in `measure_layers`; the floor with one thread.
+    """
+    found: dict[str, Any] = {"events": events}
+    sets: tuple[tuple[Declared, int], ...] = (("short", 1), ("full", SPREAD))
+    for name, spread in sets:
+        inner = Home(home.root / name)
+        config = write_declarations(inner.root / "config", name)
+        project = Project.load(config)
+        say(f"{name}: {len(project.enrichments)} enrichments, {len(project.plan.events)} planned events: load")
+        fill(Inbox(inner.inbox), Load(seed, events, spread), events, UNTIL, batch_events=BATCH_EVENTS)
+        given: dict[str, Any] = {"home": str(inner.root), "as_of": UNTIL.isoformat(), "config": str(config)}
+        floors = [spend("floor", patience(events), home=str(inner.root), threads=1)]
+        costs = {}
+        for layer in ("raw_events", "enriched_events"):
+            say(f"{name}: {layer}")
+            costs[layer] = as_json(spend("layer", patience(events), layer=layer, **given))
+        floors.append(spend("floor", patience(events), home=str(inner.root), threads=1))
+        found[name] = {
+            "enrichments": len(project.enrichments),
+            "planned_events": len(project.plan.events),
+            "floor": {"one thread": [as_json(each) for each in floors]},
+            "layers": costs,
+        }
+    return found
 
 
 def measure_increments(

@@ -30,7 +30,7 @@ Parquet with zstd. It checks nothing, compares nothing with earlier messages and
 
 A run that is smaller than a goal speaks of can miss it, but not meet it: then the goal is not judged.
 """
-ORDER = ("sizes", "increment", "identity", "collector", "state", "crash", "histories", "conformance")
+ORDER = ("sizes", "declarations", "increment", "identity", "collector", "state", "crash", "histories", "conformance")
 
 
 def layer_rows(size: Json) -> Iterator[tuple[str, ...]]:
@@ -113,7 +113,7 @@ def page(results: Json) -> str:
             "",
         ]
         lines += [*_markdown(COLUMNS, layer_rows(size)), ""]
-    lines += _increment_lines(results) + _state_lines(results)
+    lines += _declaration_lines(results) + _increment_lines(results) + _state_lines(results)
     if "conformance" in results:
         lines += ["", "## Suites that others publish", "", *_markdown(CONFORMANCE, conformance_rows(results)), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -121,6 +121,21 @@ def page(results: Json) -> str:
 
 def _goal_row(verdict: Verdict) -> tuple[str, ...]:
     return verdict.subject, verdict.goal, verdict.measured, verdict.word if verdict.is_met is not False else f"**{verdict.word}**"
+
+
+def _declaration_lines(results: Json) -> list[str]:
+    found = results.get("declarations")
+    if found is None:
+        return []
+    head = ("declarations", "raw µs/event", "enriched µs/event", "floor µs/event", "raw and enriched in floors")
+    rows = []
+    for name in ("short", "full"):
+        each, events = found[name], found["events"]
+        costs = [f"{micros_per_event(each['layers'][layer], events):.2f}" for layer in ("raw_events", "enriched_events")]
+        floor = f"{floor_cpu(each) / events * 1e6:.2f}"
+        what = f"{name}: {each['enrichments']} enrichments, {each['planned_events']} planned events"
+        rows.append((what, *costs, floor, f"{ratio_to_floor(each):.2f}"))
+    return [f"## {found['events']:,} events by fewer and by more declarations", "", *_markdown(head, rows), ""]
 
 
 def _increment_lines(results: Json) -> list[str]:

@@ -50,9 +50,10 @@ def shop_project() -> Project:
 
 
 def run_of(given: Mapping[str, Any]) -> Run:
-    """The run that a step is given as `home` and `as_of`."""
+    """The run that a step is given as `home` and `as_of`, by the declarations in `config` where it is given."""
     home, as_of = Home(Path(given["home"])), datetime.fromisoformat(given["as_of"])
-    return Run(home, shop_project(), as_of, full=bool(given.get("full")))
+    project = Project.load(Path(given["config"])) if "config" in given else shop_project()
+    return Run(home, project, as_of, full=bool(given.get("full")))
 
 
 def layer(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,12 +13,14 @@ from click.testing import CliRunner
 
 from cdp_assets import pipeline
 from cdp_assets.identity_graph.transform import solve
+from cdp_assets.project import Project
 from cdp_assets.raw_events.schema import EVENT_COLUMNS
 from cdp_cli.bench import PARTS, bench, is_broken
 from cdp_resources import envelope, messages
 from cdp_resources.inbox import Inbox
 from demo.bench.agents import user_agents
 from demo.bench.cost import BenchError, charge, spend
+from demo.bench.declarations import SHORT, SPREAD, write_declarations
 from demo.bench.events import Load, fill
 from demo.bench.floor import write_floor
 from demo.bench.goals import Verdict, early_and_late, ratio_to_floor, verdicts
@@ -157,6 +159,26 @@ def test_raw_and_enriched_are_set_beside_the_median_of_the_floor() -> None:
 def test_the_ratio_to_the_floor_is_judged(enriched: float, word: str) -> None:
     found = verdicts({"sizes": [_size(1_000_000, 7.0, enriched)]})
     assert [each.word for each in found if "floor" in each.goal] == [word]
+
+
+@pytest.mark.parametrize(("enriched", "words"), [(7.9, ["met", "met"]), (8.1, ["met", "missed"])])
+def test_the_full_list_is_judged_beside_the_short_one(enriched: float, words: list[str]) -> None:
+    short = {**_size(1_000_000, 7.0, 5.0), "enrichments": 6, "planned_events": 13}
+    full = {**_size(1_000_000, 7.0, enriched), "enrichments": 14, "planned_events": 55}
+    results = {"machine": ABOUT, "runs": [], "declarations": {"events": 1_000_000, "short": short, "full": full}}
+    assert [each.word for each in verdicts(results)] == words
+    assert "| full: 14 enrichments, 55 planned events | 7.00 | " in page(results)
+
+
+def test_the_full_declarations_plan_more_than_fifty_events_and_the_load_sends_them(tmp_path: Path) -> None:
+    short = Project.load(write_declarations(tmp_path / "short", "short"))
+    full = Project.load(write_declarations(tmp_path / "full", "full"))
+    assert len(short.enrichments) == len(SHORT) < len(full.enrichments) == len(shop_project().enrichments)
+    planned = {each.event for each in full.plan.events}
+    sent = {json.loads(line)["message"].get("event") for line in Load(1, 20_000, SPREAD).lines(0, 20_000, HOUR)} - {None}
+    assert len(planned) > 50
+    assert sent <= planned
+    assert len(sent) > 40
 
 
 @pytest.mark.parametrize(("raw", "word"), [(7.5, "met"), (9.0, "missed")])
