@@ -146,10 +146,10 @@ def is_broken(results: dict[str, Any]) -> bool:
 
 
 def run_command() -> list[str] | None:
-    """`cdp run` without activation, as a process of its own; None where the command is not there."""
+    """`cdp run` without activation and marts, as a process of its own; None where the command is not there."""
     if not (REPOSITORY / "cdp_cli" / "run.py").exists():
         return None
-    return [sys.executable, "-m", "cdp_cli.main", "run", "--no-sync"]
+    return [sys.executable, "-m", "cdp_cli.main", "run", "--no-sync", "--no-marts"]
 
 
 def _layers(root: Path, events: int, seed: int, only: Sequence[str], wanted: set[str], keep: bool, say: Say) -> dict[str, Any]:
