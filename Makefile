@@ -11,7 +11,7 @@ demo: install ## the demo shop through the whole graph, ending with a summary; A
 test: install ## every test but the soaks; ARGS='tests/unit -k identity' for some
 	@.ci/sdks
 	@.ci/install-test-servers
-	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope -m "not soak" $(ARGS)
 
 dev: install ## collector, Dagster UI and a stand-in vendor in one terminal, until Ctrl-C
 	$(BIN)/cdp dev $(ARGS)
