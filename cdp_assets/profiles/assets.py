@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
-from cdp_assets.assets import NEW_EVENTS, Declared, open_run, row_count, safely_told, table_asset, views_of
+from cdp_assets.assets import NEW_EVENTS, Declared, open_run, row_count, safely_told, shown, table_asset, views_of
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
-from cdp_assets.pipeline import profile_columns
+from cdp_assets.pipeline import profile_columns, warehouse
 from cdp_assets.profiles import checks
 from cdp_assets.profiles.layer import update
-from cdp_assets.profiles.schema import LAYER, PROFILES, profiles_table
+from cdp_assets.profiles.schema import LAYER, PROFILES, TraitColumn, profiles_table
+from cdp_assets.run import Run
+from cdp_resources.lake_views import quoted
 from cdp_resources.resources import CdpResource
 
 
@@ -45,8 +47,22 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
                     "is_rebuild": report.is_rebuild,
                     "traits": len(traits),
                     "as_of": run.as_of.isoformat(),
+                    **_by_source(run, columns),
                 },
             )
             yield from checks.check(run, columns)
 
     return [profiles]
+
+
+def _by_source(run: Run, columns: Sequence[TraitColumn]) -> dict[str, dg.TableMetadataValue]:
+    """Of the traits that name sources, how many people's value came from which."""
+    named = sorted(each.name for each in columns if any(measure.source for measure in each.measures))
+    if not named:
+        return {}
+    with warehouse(run.home, run.project) as opened:
+        rows = opened.frame(
+            "SELECT trait, source, provider, count(DISTINCT profile_id) AS people FROM trait_values "  # noqa: S608
+            f"WHERE trait IN ({', '.join(map(quoted, named))}) GROUP BY ALL ORDER BY ALL"
+        )
+    return {"values_by_source": shown(rows)} if rows.height else {}
