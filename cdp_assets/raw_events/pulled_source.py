@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchema
 
+from cdp_assets.declaration import Declaration
 from cdp_assets.raw_events.field_mapping import RowMapping
-from cdp_assets.raw_events.profile_data import MayHoldProfileData
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -32,7 +32,7 @@ Interval = Annotated[int, BeforeValidator(_interval), Field(ge=10, le=30 * 86_40
 """An interval in seconds, written `30s`, `15m`, `6h` or `1d`."""
 
 
-class PulledSource(MayHoldProfileData):
+class PulledSource(Declaration):
     """A source that is read every so often."""
 
     description: str = ""

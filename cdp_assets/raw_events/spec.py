@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from cdp_assets.declaration import Declaration
 from cdp_assets.raw_events.api_source import ApiSource
 from cdp_assets.raw_events.database_source import DatabaseSource
+from cdp_assets.raw_events.download_source import DownloadSource
 from cdp_assets.raw_events.field_mapping import ColumnValue, ConstantValue, FieldValue, MessageType
 from cdp_assets.raw_events.files_source import DelimitedSource, FilesSource, JsonLinesSource, ParquetSource
 from cdp_assets.raw_events.http_visitor import SECRET_HEADERS, IdCookie, Kept, Signals
@@ -25,6 +26,7 @@ __all__ = [
     "ConstantValue",
     "DatabaseSource",
     "DelimitedSource",
+    "DownloadSource",
     "FieldValue",
     "FilesSource",
     "HttpSource",
@@ -92,7 +94,7 @@ class HttpSource(Declaration):
 
 
 Source = Annotated[
-    HttpSource | FilesSource | DatabaseSource | ApiSource | WebhookSource,
+    HttpSource | FilesSource | DatabaseSource | ApiSource | WebhookSource | DownloadSource,
     Field(discriminator="kind"),
 ]
 """A source as declared; parse with `pydantic.TypeAdapter(Source)`."""
