@@ -30,8 +30,7 @@ from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.profiles.spec import TraitSpec
 from cdp_assets.project_loading import Declared, Loaded, Mistake, read_config
 from cdp_assets.project_references import Reference, cross_mistakes, references
-from cdp_assets.raw_events.profile_data import ProfileDataSpec
-from cdp_assets.raw_events.spec import Source
+from cdp_assets.raw_events.spec import ProfileDataSpec, Source
 from cdp_assets.segments.spec import SegmentSpec
 from cdp_assets.settings import SettingsSpec
 

@@ -292,7 +292,7 @@ def _unfit_profile_data(loaded: Loaded) -> Iterator[Mistake]:
         for place, name in enumerate(spec.sources):
             if name in told and not takes:
                 message = f"{name!r} is profile data, no events: only traits of kind latest, first or last without event and types take it"
-                yield declared.mistake(("sources", place), f"sources.{place}: {message}")
+                yield declared.mistake(("sources", place), f"{dotted(('sources', place))}: {message}")
 
 
 def _circles(loaded: Loaded) -> Iterator[Mistake]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -20,11 +21,13 @@ from pydantic import TypeAdapter, ValidationError
 from cdp_assets.enriched_events.enrichments import currency
 from cdp_assets.raw_events.spec import Source
 from cdp_assets.run import Run
+from cdp_resources import sources
 from cdp_resources.look_ups import LookUps
 from tests.server.pulling import installation, pulled
 
 RATES = "Date,USD,JPY,\n2026-01-30,1.2,180,\n2026-01-29,1.1,170,\n"
 TO = "reference/rates.csv"
+CASES = sorted((Path(sources.__file__).parent / "download" / "cases").glob("*.json"))
 
 
 class Bank(ThreadingHTTPServer):
@@ -44,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         bank = self.server
         bank.asked.append(dict(self.headers))
-        is_known = bank.status == 200 and self.headers["If-None-Match"] == bank.headers.get("ETag")
+        is_known = bank.status == 200 and self.headers["If-None-Match"] == bank.headers.get("ETag", "none")
         content = b"" if is_known else bank.content
         self.send_response(304 if is_known else bank.status)
         for name, value in {**bank.headers, "Content-Length": str(len(content))}.items():
@@ -81,6 +84,18 @@ def kept(run: Run) -> str:
 
 def daily(folder: Path, bank: Bank, **more: Any) -> Run:
     return installation(folder, {"kind": "download", "url": bank.url, "to": TO, "columns": ["Date"], "every": "6h", **more})
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_an_answer_is_kept_or_refused_as_in_its_case(bank: Bank, case: Path, tmp_path: Path) -> None:
+    told = json.loads(case.read_text())
+    answer = told["answer"]
+    bank.status, bank.headers = answer["status"], {"Content-Type": answer["content_type"]}
+    bank.content = answer["text"].encode() if "text" in answer else zipped(*reversed(*answer["zip"].items()))
+    run = installation(tmp_path, told["declared"] | {"url": bank.url})
+    assert pulled(run)["file"].failure == told["failure"]
+    path = run.home.root / told["declared"]["to"]
+    assert (path.read_text() if path.exists() else None) == told["kept"]
 
 
 def test_a_file_is_fetched_when_it_changed_and_read_by_the_enrichment(bank: Bank, tmp_path: Path) -> None:
