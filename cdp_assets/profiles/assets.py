@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
+import polars as pl
 
 from cdp_assets.assets import NEW_EVENTS, Declared, open_run, row_count, safely_told, shown, table_asset, views_of
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
@@ -38,6 +39,7 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
             run = open_run(cdp, declared, context)
             report = update(run, columns)
             table = run.lake.keyed(profiles_table(columns))
+            sources = values_by_source(run, columns)
             yield dg.MaterializeResult(
                 asset_key=[LAYER, PROFILES.name],
                 metadata={
@@ -47,7 +49,7 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
                     "is_rebuild": report.is_rebuild,
                     "traits": len(traits),
                     "as_of": run.as_of.isoformat(),
-                    **_by_source(run, columns),
+                    **({"values_by_source": shown(sources)} if sources.height else {}),
                 },
             )
             yield from checks.check(run, columns)
@@ -55,14 +57,13 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
     return [profiles]
 
 
-def _by_source(run: Run, columns: Sequence[TraitColumn]) -> dict[str, dg.TableMetadataValue]:
-    """Of the traits that name sources, how many people's value came from which."""
+def values_by_source(run: Run, columns: Sequence[TraitColumn]) -> pl.DataFrame:
+    """Of the traits that name sources, how many people's value came from which: [trait, source, provider, people]."""
     named = sorted(each.name for each in columns if any(measure.source for measure in each.measures))
-    if not named:
-        return {}
+    if not named:  # nothing is to be read for those who have none
+        return pl.DataFrame()
     with warehouse(run.home, run.project) as opened:
-        rows = opened.frame(
+        return opened.frame(
             "SELECT trait, source, provider, count(DISTINCT profile_id) AS people FROM trait_values "  # noqa: S608
             f"WHERE trait IN ({', '.join(map(quoted, named))}) GROUP BY ALL ORDER BY ALL"
         )
-    return {"values_by_source": shown(rows)} if rows.height else {}

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cdp_assets import pipeline
+from cdp_assets.profiles.assets import values_by_source
 from cdp_assets.project import Project, ProjectError
 from cdp_assets.raw_events.imports import land
 from cdp_assets.run import Run
@@ -91,6 +92,8 @@ def test_a_bought_file_adds_a_trait_to_the_person_it_fits_and_says_so(run: Run) 
         ("first_name", "Ann", "server", None, "m1"),
         ("industry", "Retail", "acme", "Acme Firmographics", "ANN@shop.example"),
     ]
+    by_source = values_by_source(run, pipeline.profile_columns(run.project)).rows()
+    assert by_source == [("industry", "acme", "Acme Firmographics", 1)]
     assert types == [("identify", 1), ("profile_data", 2)]
     shown = CliRunner().invoke(main, ["profile", "ann@shop.example", "--json"])
     assert shown.exit_code == 0, shown.output
