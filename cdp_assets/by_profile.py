@@ -39,6 +39,8 @@ class ByProfile:
     primary: TableSpec
     compute: Callable[[pl.DataFrame, Sequence[Table], Table], pl.DataFrame]
     """(identity rows of the people to compute, the tables per batch, event_subjects) -> rows of the primary table."""
+    also_about: TableSpec | None = None
+    """A table of more subjects, in the batches that have any; `contribute` reads it for itself."""
     expired: Callable[[KeyedTable, Sequence[Table], Table], pl.Series] | None = None
     """Subjects that change without new events."""
     marks: Mapping[str, int] = field(default_factory=dict)
@@ -64,6 +66,7 @@ def update(run: Run, spec: ByProfile) -> ByProfileReport:
         identity, subjects = run.lake.keyed(IDENTITY_MAP), run.lake.table(EVENT_SUBJECTS)
         enriched = run.lake.table(spec.events)
         tables = [run.lake.table(each) for each in spec.per_batch]
+        about = [subjects, *([run.lake.table(spec.also_about)] if spec.also_about else [])]
         primary = run.lake.keyed(spec.primary)
         marks = {
             RULES: spec.rules,
@@ -81,12 +84,12 @@ def update(run: Run, spec: ByProfile) -> ByProfileReport:
             cursor = -1
         if primary.spec.loose and primary.has_other_types():
             primary.clear({"version": primary.newest_version})
-        added = _contribute(run, spec, enriched, subjects, tables, cursor, identity.cursor)
+        added = _contribute(run, spec, enriched, about, tables, cursor, identity.cursor)
         marks |= {CURSOR: identity.cursor, IDENTITY: identity.newest_version, **spec.marks}
         if cursor < 0:
             computed, changed = _rebuild(run, spec, identity, subjects, tables, primary, marks)
         else:
-            touched = _touched(spec, identity, subjects, tables, primary, cursor)
+            touched = _touched(spec, identity, about, tables, primary, cursor)
             owned = _owned(identity, touched)
             rows = spec.compute(owned, tables, subjects)
             computed = touched.len()
@@ -99,12 +102,13 @@ def update(run: Run, spec: ByProfile) -> ByProfileReport:
 
 
 def _contribute(
-    run: Run, spec: ByProfile, enriched: Table, subjects: Table, tables: Sequence[Table], cursor: int, until: int
+    run: Run, spec: ByProfile, enriched: Table, about: Sequence[Table], tables: Sequence[Table], cursor: int, until: int
 ) -> tuple[int, ...]:
     added = [0] * len(tables)
-    for seqs in chunks(pending(subjects, cursor, until), CHUNK_EVENTS):
+    waiting = pl.concat([pending(each, cursor, until) for each in about])
+    for seqs in chunks(waiting.group_by("batch_seq").agg(pl.col("rows").sum()).sort("batch_seq"), CHUNK_EVENTS):
         events = in_order(enriched.read(seqs))
-        frames = spec.contribute(events, subjects.read(seqs))
+        frames = spec.contribute(events, about[0].read(seqs))
         for index, (table, frame) in enumerate(zip(tables, frames, strict=True)):
             table.put_batches(frame, seqs)
             run.checkpoint(table.spec.name)
@@ -122,15 +126,16 @@ def pending(table: Table, cursor: int, until: int) -> pl.DataFrame:
 
 
 def _touched(
-    spec: ByProfile, identity: KeyedTable, subjects: Table, tables: Sequence[Table], primary: KeyedTable, cursor: int
+    spec: ByProfile, identity: KeyedTable, about: Sequence[Table], tables: Sequence[Table], primary: KeyedTable, cursor: int
 ) -> pl.Series:
     """The profiles, past and present, that new events, changed identity or the passing of time touch."""
     ids: list[pl.Series] = []
     if identity.cursor > cursor:
-        fresh = subjects.scan(range(cursor + 1, identity.cursor + 1)).select("subject_id").unique().collect()
-        ids.append(fresh["subject_id"])
+        for each in about:
+            fresh = each.scan(range(cursor + 1, identity.cursor + 1)).select("subject_id").unique().collect()
+            ids.append(fresh["subject_id"])
     if spec.expired is not None:
-        ids.append(spec.expired(primary, tables, subjects))
+        ids.append(spec.expired(primary, tables, about[0]))
     profiles: list[pl.Series] = []
     if ids:
         keys = pl.concat(ids).unique().alias("identifier_id").to_frame()

@@ -36,7 +36,12 @@ MANIFEST_LAYERS = (raw.LAYER, enriched.LAYER)
 
 def views(project: Project, traits: Iterable[TraitColumn]) -> tuple[View, ...]:
     """Every table of the contract but the marts, each after those it reads. `traits`: the columns of profiles."""
-    return (*_received_views(project), *people_views(traits), *_activation_views(), *_bookkeeping_views())
+    return (
+        *_received_views(project),
+        *people_views(traits, {name: each.provider for name, each in project.profile_data.items()}),
+        *_activation_views(),
+        *_bookkeeping_views(),
+    )
 
 
 def _received_views(project: Project) -> Iterable[View]:
@@ -235,6 +240,7 @@ def _bookkeeping_views() -> Iterable[View]:
         "epoch": "How often batches that were there before were rewritten",
         "version": "Version of a table by key",
         "identity_version": "Version of identity_map that it was computed from",
+        "as_of_day": "Of profiles: the UTC day, as days since 1970, whose end its traits are as of",
         "row_count": "Rows stored, older versions included",
         "file_count": "Files",
         "size_bytes": "Bytes of these files",

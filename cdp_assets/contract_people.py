@@ -5,12 +5,13 @@ Inside the lake identifiers are whole numbers and events carry subjects; here th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
 from cdp_assets.attribution import schema as attribution
 from cdp_assets.consent.schema import CONSENTS
+from cdp_assets.contract_traits import trait_values
 from cdp_assets.contract_view import projection, view
 from cdp_assets.identity_graph import schema as identity
 from cdp_assets.profiles.schema import TraitColumn, profiles_table
@@ -25,8 +26,8 @@ _TYPES = "user_id, anonymous_id, email, phone or a declared type"
 _OWNED = "rows with the person's profile_id"
 
 
-def people_views(traits: Iterable[TraitColumn]) -> Iterable[View]:
-    """The tables about people, each after those it reads. `traits`: the columns of profiles."""
+def people_views(traits: Iterable[TraitColumn], providers: Mapping[str, str]) -> Iterable[View]:
+    """The tables about people, each after those it reads. `traits`: the columns of profiles; `providers`: whose each source of profile data is."""
     yield from _identity_views()
     yield projection(
         CONSENTS,
@@ -49,6 +50,7 @@ def people_views(traits: Iterable[TraitColumn]) -> Iterable[View]:
             **{column.name: _meaning(column) for column in shown},
         },
     )
+    yield trait_values(shown, providers)
     yield from _segment_views()
     yield from _attribution_views()
 

@@ -36,7 +36,8 @@ from cdp_resources.warehouse import View, Warehouse
 
 def profile_columns(project: Project) -> tuple[TraitColumn, ...]:
     """The columns of profiles: the declared traits, then what the segments' conditions count."""
-    traits = (trait_column(each, exponent) for each in project.traits)
+    keep_days = {source: each.keep_days for source, each in project.profile_data.items()}
+    traits = (trait_column(each, exponent, keep_days) for each in project.traits)
     conditions = (counting_column(measure, window) for measure, window in counted(project.segments))
     return (*traits, *conditions)
 

@@ -30,7 +30,7 @@ from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.profiles.spec import TraitSpec
 from cdp_assets.project_loading import Declared, Loaded, Mistake, read_config
 from cdp_assets.project_references import Reference, cross_mistakes, references
-from cdp_assets.raw_events.spec import Source
+from cdp_assets.raw_events.spec import ProfileDataSpec, Source
 from cdp_assets.segments.spec import SegmentSpec
 from cdp_assets.settings import SettingsSpec
 
@@ -43,6 +43,7 @@ _DOCUMENTATION: Mapping[type[BaseModel], frozenset[str]] = {
     TraitSpec: frozenset({"description"}),
     SegmentSpec: frozenset({"description"}),
     PurposeSpec: frozenset({"description"}),
+    ProfileDataSpec: frozenset({"provider"}),
     PropertySpec: frozenset({"description"}),
     CommonRule: frozenset({"description"}),
     ViolationPolicy: frozenset({"alert_above"}),
@@ -125,6 +126,12 @@ class Project:
             raise ProjectError(mistakes)
         return _project(loaded, path)
 
+    @property
+    def profile_data(self) -> Mapping[str, ProfileDataSpec]:
+        """Of each source of profile data, whose it is and for how long it counts."""
+        found = {name: getattr(each, "profile_data", None) for name, each in self.sources.items()}
+        return {name: each for name, each in found.items() if each is not None}
+
     def digest(self, part: Part) -> int:
         """A number from 0 to 2^63 - 1 that changes when, and only when, the declarations behind a layer's rules do.
 
@@ -135,7 +142,7 @@ class Project:
             "identity": self.identity,
             "consent": self.consent,
             "enriched": [self.plan, self.enrichments, self.violations],
-            "profiles": [self.traits, self.segments],
+            "profiles": [self.traits, self.segments, *([self.profile_data] if self.profile_data else [])],
             "segments": self.segments,
             "attribution": self.attribution,
         }

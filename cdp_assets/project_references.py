@@ -67,6 +67,7 @@ def references(declared: Declared) -> Iterator[Reference]:
 
 
 def _trait_references(spec: TraitSpec) -> Iterator[Reference]:
+    yield from (Reference("source", name, ("sources", place)) for place, name in enumerate(spec.sources))
     if isinstance(spec.event, str):
         yield Reference("event", spec.event, ("event",))
     yield from (Reference("event", name, ("event", place)) for place, name in enumerate(event_names(spec)) if name != spec.event)
@@ -181,6 +182,7 @@ def cross_mistakes(loaded: Loaded) -> Iterator[Mistake]:
         if isinstance(declared.spec, SegmentSpec):
             yield from _unfit_comparisons(declared, traits)
     yield from _reserved_traits(loaded)
+    yield from _unfit_profile_data(loaded)
     yield from _circles(loaded)
     yield from _same_calls(loaded)
     yield from _same_write_keys(loaded)
@@ -279,6 +281,18 @@ def _reserved_traits(loaded: Loaded) -> Iterator[Mistake]:
         if declared.name in RESERVED_TRAITS:
             message = f"trait: {declared.name!r} is a name that traits cannot have; nor can {', '.join(RESERVED_TRAITS)}"
             yield declared.mistake(("trait",), message)
+
+
+def _unfit_profile_data(loaded: Loaded) -> Iterator[Mistake]:
+    """Traits that would count rows of profile data as events, and rows of it that nobody can be found by."""
+    told = {each.name for each in loaded.of("source") if getattr(each.spec, "profile_data", None) is not None}
+    for declared in loaded.of("trait"):
+        spec = declared.spec
+        takes = spec.kind in ("latest", "first", "last") and spec.event is None and spec.types is None
+        for place, name in enumerate(spec.sources):
+            if name in told and not takes:
+                message = f"{name!r} is profile data, no events: only traits of kind latest, first or last without event and types take it"
+                yield declared.mistake(("sources", place), f"{dotted(('sources', place))}: {message}")
 
 
 def _circles(loaded: Loaded) -> Iterator[Mistake]:

@@ -24,15 +24,19 @@ from cdp_resources.home import Home, config_dir
 
 _TABLES = (
     ("identifiers", ("identifier_type", "identifier", "is_shared", "valid_from", "valid_to")),
+    ("trait_sources", ("trait", "source", "provider", "events", "message_id", "received_at")),
     ("segments", ("segment", "entered_at")),
     ("consents", ("purpose", "status", "at")),
     ("events", ("timestamp", "type", "event", "source")),
+    ("profile_data", ("received_at", "source", "provider", "message_id", "traits")),
     ("merges", ("from_profile_id", "into_profile_id", "at", "message_id")),
     ("sent", ("sync", "destination", "key")),
     ("deliveries", ("at", "sync", "destination", "operation", "status", "reason")),
 )
 _TITLES = {
+    "trait_sources": "where traits come from",
     "events": "last events",
+    "profile_data": "profile data",
     "merges": "profiles that became this one",
     "sent": "records at destinations now",
     "deliveries": "last deliveries",
@@ -69,10 +73,22 @@ def profile(context: click.Context, identifier: str, as_json: bool) -> None:
         raise click.BadParameter(str(error), param_hint="IDENTIFIER") from None
     note(home, "profile", keyed_hash(home, identifier), run.as_of)
     found = about(run, person, profiles_table(columns), [each.name for each in columns if each.is_shown])
+    found["trait_sources"] = _sources(home, project, person.profile_id)
     if as_json:
         click.echo(json.dumps(found))
     else:
         _show(found)
+
+
+def _sources(home: Home, project: Project, profile_id: int) -> list[dict[str, Any]]:
+    """Where the person's traits come from: a row for each trait and source, with the latest message of it."""
+    with pipeline.warehouse(home, project) as warehouse:
+        rows = warehouse.frame(
+            "SELECT trait, source, provider, count(*) AS events, arg_max(message_id, received_at) AS message_id, "  # noqa: S608
+            "arg_max(batch_id, received_at) AS batch_id, max(received_at) AS received_at "
+            f"FROM trait_values WHERE profile_id = {int(profile_id)} GROUP BY ALL ORDER BY ALL"
+        )
+    return [{**each, "received_at": each["received_at"].isoformat().replace("+00:00", "Z")} for each in rows.to_dicts()]
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 import click
 
@@ -20,7 +21,8 @@ from cdp_resources.home import Home, config_dir
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each resource, on a line of its own.")
 @click.pass_context
 def pull(context: click.Context, sources: tuple[str, ...], as_json: bool) -> None:
-    """Take what is new in the declared sources that do not send by themselves: watched folders, databases, APIs; all of them, or those named.
+    """Take what is new in the declared sources that do not send by themselves: watched folders, databases, APIs, files to
+    download; all of them, or those named.
 
     What was taken before is not taken again. Run `cdp run` afterwards for the tables that follow. Exit status 1 when something could not
     be read; the rest is taken all the same.
@@ -53,6 +55,7 @@ def _plain(pulled: Pulled) -> dict[str, object]:
         "taken": pulled.taken,
         "refused": pulled.refused,
         "problems": pulled.problems,
+        "rows": pulled.fetched.rows if pulled.fetched else None,
         "failure": pulled.failure,
     }
 
@@ -60,5 +63,8 @@ def _plain(pulled: Pulled) -> dict[str, object]:
 def _told(pulled: Pulled) -> Iterator[str]:
     where: Sequence[str] = pulled.batches
     said = f"{pulled.taken:,} taken, {pulled.refused:,} refused, {len(where)} batches" if where else "nothing new"
+    if pulled.fetched is not None:
+        changed_at = datetime.fromtimestamp(pulled.fetched.changed_at, UTC)
+        said = f"{pulled.fetched.rows:,} rows, last changed {changed_at:%Y-%m-%d %H:%M} UTC"
     yield f"{pulled.source}/{pulled.resource}: {said}"
     yield from (f"  not read: {each}" for each in (*pulled.problems, pulled.failure) if each)

@@ -18,7 +18,7 @@ from cdp_resources.lake import CURSOR, EPOCH, Lake, Table, TableSpec
 
 SCHEMA = "lake"
 """Schema of the views by physical table."""
-STATE_MARKS = (CURSOR, EPOCH, "version", "identity_version")
+STATE_MARKS = (CURSOR, EPOCH, "version", "identity_version", "as_of_day")
 _READERS = 2
 _SQL_TYPES = {
     pl.String: "VARCHAR",
@@ -109,7 +109,7 @@ def _snapshot(lake: Lake, spec: TableSpec) -> Snapshot:
     )
 
 
-STATE_COLUMNS = ("batch_seq", "epoch", "version", "identity_version", "row_count", "file_count", "size_bytes")
+STATE_COLUMNS = ("batch_seq", "epoch", "version", "identity_version", "as_of_day", "row_count", "file_count", "size_bytes")
 """What lake_tables says of a table: the marks of its last commit (STATE_MARKS), and its size. Null: not there yet, or not kept."""
 
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 MESSAGE_TYPES = ("identify", "track", "page", "screen", "group", "alias")
+PROFILE_DATA = "profile_data"
+"""Type of the rows of a source of profile data. No message says it of itself: the line does, in place of an endpoint."""
 MAX_DEPTH = 64
 """Deepest nesting of a message. Readers of JSON stop at different depths, the strictest of them at 128."""
 

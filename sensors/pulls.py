@@ -13,6 +13,7 @@ import dagster as dg
 from cdp_assets.assets import Declared, safe_text
 from cdp_assets.raw_events.api_source import ApiSource
 from cdp_assets.raw_events.database_source import DatabaseSource
+from cdp_assets.raw_events.download_source import DownloadSource
 from cdp_assets.raw_events.files_source import FILES_SOURCES
 from cdp_assets.raw_events.imports import new_files
 from cdp_assets.raw_events.pulled.assets import key
@@ -79,7 +80,7 @@ def _waits(home: Home, spec: Source, source: str, now: datetime) -> Iterator[str
         new = new_files(Lake(home.lake), source, spec.watch, now)
         if new:
             yield sha256(repr(new).encode()).hexdigest()[:16]
-    elif isinstance(spec, DatabaseSource | ApiSource):
+    elif isinstance(spec, DatabaseSource | ApiSource | DownloadSource):
         last = last_read(home, source, spec)
         if now.timestamp() - last >= spec.every:
             yield f"last read at {last:.3f}"

@@ -28,7 +28,8 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
     project = declared.project
     version = f"{project.digest('enriched'):x}"
     views = views_of(project)
-    deps = [[RAW_EVENTS.layer, RAW_EVENTS.name]]
+    downloads = (name for name, each in project.sources.items() if each.kind == "download" and each.enabled)
+    deps = [[RAW_EVENTS.layer, RAW_EVENTS.name], *(["sources", name, "file"] for name in downloads)]
     specs = [
         table_asset(
             LAYER,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
-TYPES = ("track", "page", "screen", "identify", "group", "alias")
+TYPES = ("track", "page", "screen", "identify", "group", "alias", "profile_data")
 KINDS = ("Unplanned-Event", "Required-Missing", "Datatype-Mismatch", "Rule", "Additional-Properties", "Enrichment-Failed")
 
 Moment = Annotated[pl.Datetime, "us", "UTC"]
@@ -36,7 +36,7 @@ class EnrichedEvents(pa.DataFrameModel):
     source: str = pa.Field(description="The declared source that sent the event.")
     message_id: str = pa.Field(description="The sender's id of the message, unique for each source.")
     message_key: pl.Int64 = pa.Field(description="Low half of xxh3_128(source, message_id): settles ties of one instant.")
-    type: str = pa.Field(isin=TYPES, description="Kind of call: track, page, screen, identify, group or alias.")
+    type: str = pa.Field(isin=TYPES, description="Kind of call: track, page, screen, identify, group, alias or profile_data.")
     event: str = pa.Field(nullable=True, description="Name of the tracked event, or of the page or screen.")
     user_id: str = pa.Field(nullable=True, description="The customer's id in the company's own systems.")
     anonymous_id: str = pa.Field(nullable=True, description="The device's or browser's random id.")

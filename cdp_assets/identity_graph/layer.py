@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
-from cdp_assets.identity_graph.observe import identifier_keys, identifiers, observations
+from cdp_assets.identity_graph.observe import identifier_keys, identifiers, observations, told_about
 from cdp_assets.identity_graph.schema import (
     EDGES,
     EVENT_SUBJECTS,
@@ -17,12 +17,14 @@ from cdp_assets.identity_graph.schema import (
     IDENTITY_MAP,
     IDENTITY_MERGES,
     LAYER,
+    PROFILE_DATA_SUBJECTS,
     SIGHTINGS,
 )
 from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.identity_graph.transform import OFFSET_BITS, POSITION_BITS, Solution, intervals, map_rows, packed, solve
 from cdp_assets.run import Run, chunks
 from cdp_resources.lake import CURSOR, KeyedTable, Table, in_order
+from cdp_resources.messages import PROFILE_DATA
 
 CHUNK_EVENTS = 1_000_000
 NEXT_ID = "next_id"
@@ -48,6 +50,7 @@ class _Tables:
     def __init__(self, run: Run) -> None:
         self.identifiers = run.lake.table(IDENTIFIERS)
         self.subjects = run.lake.table(EVENT_SUBJECTS)
+        self.told = run.lake.table(PROFILE_DATA_SUBJECTS)
         self.edges = run.lake.table(EDGES)
         self.sightings = run.lake.table(SIGHTINGS)
         self.map = run.lake.keyed(IDENTITY_MAP)
@@ -70,7 +73,7 @@ def update(run: Run) -> IdentityReport:
         is_rebuild = run.full or (any(tables.map.mark(name) != value for name, value in marks.items()) and tables.map.cursor >= 0)
         cursor = tables.map.cursor
         if is_rebuild:
-            for table in tables.by_batch():
+            for table in (*tables.by_batch(), tables.told):
                 table.clear({CURSOR: -1})
             run.checkpoint("identity cleared")
             cursor = -1
@@ -86,7 +89,7 @@ def update(run: Run) -> IdentityReport:
         touched = None if is_rebuild or cursor < 0 else _touched(tables, cursor)
         solution, rows, keys = _solve(tables, touched, run)
         changed = _write(run, tables, solution, rows, keys, {CURSOR: enriched.cursor, **marks})
-        for table in (tables.identifiers, *tables.by_batch(), tables.map, tables.merges):
+        for table in (tables.identifiers, *tables.by_batch(), tables.told, tables.map, tables.merges):
             table.tidy()
         return IdentityReport(is_rebuild, events, new, changed)
 
@@ -108,6 +111,7 @@ def _observe(run: Run, tables: _Tables, enriched: Table, seqs: Sequence[int]) ->
         "offset",
         "message_id",
         "message_key",
+        "type",
         "timestamp",
         "user_id",
         "anonymous_id",
@@ -132,11 +136,27 @@ def _observe(run: Run, tables: _Tables, enriched: Table, seqs: Sequence[int]) ->
         run.checkpoint("identifiers")
     known = pl.concat([stored, fresh.select("identifier_id", *kinds)]).join(distinct.select("number", *kinds), on=kinds)
     ids = known.sort("number")["identifier_id"].gather(listed["number"])
-    seen = observations(listed.with_columns(ids), events, run.project.identity)
+    listed = listed.with_columns(ids)
+    is_told = (events["type"] == PROFILE_DATA).gather(listed["row"])
+    told = told_about(listed.filter(is_told), events)
+    # Most companies have no profile data, and theirs are not to wait for a commit of nothing.
+    if told.height or tables.told.cursor >= 0:
+        tables.told.put_batches(_with_receipt(told, enriched, seqs), seqs)
+        run.checkpoint(PROFILE_DATA_SUBJECTS.name)
+    own = listed.filter(~is_told) if told.height else listed
+    seen = observations(own, events, run.project.identity)
     for table, frame in zip(tables.by_batch(), (seen.subjects, seen.edges, seen.sightings), strict=True):
         table.put_batches(frame, seqs)
         run.checkpoint(table.spec.name)
     return events.height, fresh.height
+
+
+def _with_receipt(told: pl.DataFrame, enriched: Table, seqs: Sequence[int]) -> pl.DataFrame:
+    receipt = ["batch_seq", "offset", "source", "received_at"]
+    if told.is_empty():
+        return pl.DataFrame(schema=PROFILE_DATA_SUBJECTS.schema)
+    rows = enriched.scan(seqs).filter(pl.col("type") == PROFILE_DATA).select(receipt).collect()
+    return told.join(rows, on=["batch_seq", "offset"], how="left", maintain_order="left")
 
 
 def _touched(tables: _Tables, cursor: int) -> pl.Series:

@@ -181,6 +181,15 @@ def observations(listed: pl.DataFrame, events: pl.DataFrame, spec: IdentitySpec)
     )
 
 
+def told_about(listed: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """Whom rows of profile data are about: [batch_seq, offset, subject_id, at, message_key], a row for each identifier.
+
+    `listed`: of these rows alone, as for `observations`; `events`: the frame that their `row` counts in.
+    """
+    about = events.select(pl.col("timestamp").alias("at"), "message_key").select(pl.all().gather(listed["row"]))
+    return listed.select("batch_seq", "offset", pl.col("identifier_id").alias("subject_id")).hstack(about)
+
+
 def _sightings(pairs: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:
     timed = [each.type for each in spec.identifiers if each.shared_above is not None and each.when_shared == "by_time"]
     parts = [

@@ -30,6 +30,21 @@ EVENT_SUBJECTS = TableSpec(
     person="rows whose subject_id belongs to the person's profile",
 )
 """The subject of each event: the identifier whose person did it."""
+PROFILE_DATA_SUBJECTS = TableSpec(
+    LAYER,
+    "profile_data_subjects",
+    {
+        "batch_seq": pl.Int64(),
+        "offset": pl.Int64(),
+        "subject_id": pl.Int64(),
+        "at": INSTANT,
+        "message_key": pl.Int64(),
+        "source": pl.String(),
+        "received_at": INSTANT,
+    },
+    person="rows whose subject_id belongs to the person's profile",
+)
+"""Whom each row of profile data is about: a row for each identifier in it. It gets batches from the first on that has such a row."""
 EDGES = TableSpec(
     LAYER,
     "edges",
@@ -88,7 +103,7 @@ IDENTITY_MERGES = TableSpec(
     person="rows whose profile_id is the person's",
 )
 """The merges that made each profile, in order of receipt."""
-TABLES = (IDENTIFIERS, EVENT_SUBJECTS, EDGES, SIGHTINGS, IDENTITY_MAP, IDENTITY_MERGES)
+TABLES = (IDENTIFIERS, EVENT_SUBJECTS, PROFILE_DATA_SUBJECTS, EDGES, SIGHTINGS, IDENTITY_MAP, IDENTITY_MERGES)
 
 
 def with_profile(frame: pl.DataFrame, identity: pl.DataFrame) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from cdp_assets.consent.schema import CONSENTS
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
 from cdp_assets.identity_graph.schema import IDENTIFIERS, IDENTITY_MAP, IDENTITY_MERGES
 from cdp_assets.privacy.person import Person
-from cdp_assets.privacy.search import own_events, rows_at
+from cdp_assets.privacy.search import own_events, own_profile_data, rows_at
 from cdp_assets.run import Run
 from cdp_assets.segments.schema import SEGMENT_CHANGES
 from cdp_resources import sync_log
@@ -22,19 +22,22 @@ from cdp_resources.ledger import Ledger
 Plain = dict[str, Any]
 SHOWN = 20
 """Events and deliveries that are shown, the latest ones."""
+_TOLD = ["received_at", "source", "message_id", "traits"]
 _EVENT = ["timestamp", "type", "event", "source", "message_id"]
 
 
 def about(run: Run, person: Person, profiles: TableSpec, traits: Collection[str]) -> Plain:
     """What the tables and the ledger hold of a person. `profiles`: the table with its columns; `traits`: the columns to show.
 
-    Times are ISO 8601, UTC. Events are the last 20 of all, `event_count` says how many there are.
+    Rows of profile data are given whole, with the provider of their source. Times are ISO 8601, UTC. Events are the last 20 of all, `event_count` says how many there are.
     """
     lake, number = run.lake, person.profile_id
     key = pl.DataFrame({"profile_id": [number]}, schema={"profile_id": pl.Int64})
     row = next(iter(lake.keyed(profiles).current(key).to_dicts()), {})
     places = own_events(run, [number])
     events = rows_at(lake.table(ENRICHED_EVENTS), places, _EVENT).sort("timestamp", *["batch_seq", "offset"], descending=True)
+    ids = [each.identifier_id for each in person.own]
+    told = rows_at(lake.table(ENRICHED_EVENTS), own_profile_data(run, [number], ids), _TOLD).sort("received_at")
     return {
         "profile_id": number,
         "first_seen_at": _plain(row.get("first_seen_at")),
@@ -45,10 +48,16 @@ def about(run: Run, person: Person, profiles: TableSpec, traits: Collection[str]
         "consents": _consents(run, key),
         "event_count": events.height,
         "events": _rows(events.select(_EVENT).head(SHOWN)),
+        "profile_data": [_with_provider(run, each) for each in _rows(told.select(_TOLD))],
         "merges": _rows(lake.keyed(IDENTITY_MERGES).current(key).drop("profile_id").sort("at")),
         "sent": _sent(run, number),
         "deliveries": _deliveries(run, number),
     }
+
+
+def _with_provider(run: Run, row: Plain) -> Plain:
+    declared = run.project.profile_data.get(row["source"])
+    return {**row, "provider": declared.provider if declared else None}
 
 
 def _identifiers(lake: Lake, person: Person) -> list[Plain]:

@@ -165,6 +165,8 @@ def _meet(run: Run, journal: Journal) -> None:
     """The person as they are now: what arrived since they were asked for may have joined profiles, and brought identifiers."""
     ids = pl.DataFrame({"identifier_id": [each[2] for each in journal.identifiers]}, schema={"identifier_id": pl.Int64})
     rows = run.lake.keyed(IDENTITY_MAP).current(ids)
+    if rows.is_empty():  # only profile data knows them
+        return
     lasting = rows.filter(pl.col("valid_from").is_null() & pl.col("valid_to").is_null() & ~pl.col("is_shared"))
     journal.profile_ids = lasting["profile_id"].unique().sort().to_list() or journal.profile_ids
     found = [person(run.lake, each) for each in journal.profile_ids]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from cdp_assets.identity_graph.schema import IDENTIFIERS, IDENTITY_MAP
+from cdp_assets.identity_graph.schema import IDENTIFIERS, IDENTITY_MAP, PROFILE_DATA_SUBJECTS
 from cdp_assets.privacy.values import Identifier
 from cdp_resources.lake import Lake
 
@@ -40,7 +40,8 @@ class Person:
 def find_person(lake: Lake, normalisers: Normalisers, text: str) -> Person:
     """The person that `text` means: `type:value`, `profile_id:number`, or a value looked up in every type.
 
-    Raises NobodyError, and SeveralPeopleError for a value that is several people's.
+    An identifier that only profile data has is a person too, of whom nothing else is known. Raises NobodyError, and SeveralPeopleError for a value that is
+    several people's.
     """
     kind, _, value = text.partition(":")
     if kind == PROFILE_ID and PROFILE_ID not in normalisers and value.strip().isdecimal():
@@ -57,12 +58,25 @@ def find_person(lake: Lake, normalisers: Normalisers, text: str) -> Person:
     found = owners.join(rows, on="identifier_id", how="left")
     profiles = found["profile_id"].unique().sort().to_list()
     if not profiles:
+        only_told = _only_told(lake, rows)
+        if only_told is not None:
+            return only_told
         raise NobodyError("nobody has this identifier" if kind in normalisers else _nobody(normalisers))
     if len(profiles) > 1:
         shown = ", ".join(f"{PROFILE_ID}:{each}" for each in profiles[:10])
         types = ", ".join(found["identifier_type"].unique().sort().to_list())
         raise SeveralPeopleError(f"this value is {len(profiles)} people's (as {types}); name one: {shown}")
     return person(lake, profiles[0])
+
+
+def _only_told(lake: Lake, rows: pl.DataFrame) -> Person | None:
+    ids = rows["identifier_id"].sort()
+    told = lake.table(PROFILE_DATA_SUBJECTS).scan().filter(pl.col("subject_id").is_in(ids.implode())).head(1).collect()
+    if told.is_empty():
+        return None
+    named = rows.sort("identifier_id").select("identifier_type", "identifier", "identifier_id")
+    own = tuple(Identifier(*each) for each in named.iter_rows())
+    return Person(int(ids[0]), own, (), is_shared_identifier=False)
 
 
 def _nobody(normalisers: Normalisers) -> str:

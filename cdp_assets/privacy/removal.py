@@ -11,7 +11,14 @@ import polars as pl
 
 from cdp_assets import manifest
 from cdp_assets.enriched_events import schema as enriched
-from cdp_assets.identity_graph.schema import EDGES, EVENT_SUBJECTS, IDENTIFIERS, IDENTITY_MAP, SIGHTINGS
+from cdp_assets.identity_graph.schema import (
+    EDGES,
+    EVENT_SUBJECTS,
+    IDENTIFIERS,
+    IDENTITY_MAP,
+    PROFILE_DATA_SUBJECTS,
+    SIGHTINGS,
+)
 from cdp_assets.privacy.journal import Journal
 from cdp_assets.privacy.search import BASE, CARRIERS, KEYS, PLACE, Holdings, Layers, packed, rows_at, unpacked
 from cdp_assets.privacy.values import Needles, Wanted, mentions
@@ -21,6 +28,7 @@ from cdp_resources import envelope
 from cdp_resources.batch_reader import read_lines
 from cdp_resources.inbox import Batch
 from cdp_resources.lake import KeyedTable, Table, TableSpec
+from cdp_resources.messages import PROFILE_DATA
 
 AT_ONCE = 20_000
 """Numbers in one predicate."""
@@ -43,16 +51,18 @@ def identity_effects(run: Run, layers: Layers, wanted: Wanted, places: pl.DataFr
     ids = {each.identifier_id for each in wanted.identifiers}
     subjects = rows_at(run.lake.table(EVENT_SUBJECTS), places, ["subject_id"])["subject_id"].unique()
     touched = set(subjects.to_list()) - ids
-    events = rows_at(run.lake.table(enriched.ENRICHED_EVENTS), places, CARRIERS)
+    told = set(rows_at(run.lake.table(PROFILE_DATA_SUBJECTS), places, ["subject_id"])["subject_id"].to_list()) - ids
+    events = rows_at(run.lake.table(enriched.ENRICHED_EVENTS), places, [*CARRIERS, "type"])
+    events = events.filter(pl.col("type") != PROFILE_DATA)
     if events.is_empty():
-        return touched, False
+        return touched | told, False
     pairs = ["identifier_type", "identifier"]
     own = pl.DataFrame([each[:2] for each in wanted.identifiers], schema=dict.fromkeys(pairs, pl.String), orient="row")
     others = layers.identifiers(events).join(own, on=pairs, how="anti")
     if others.is_empty():
-        return touched, bool(touched)
+        return touched | told, bool(touched)
     between = others.filter(pl.col("position") > 0).join(others.filter(pl.col("position") == 0), on=PLACE, how="semi")
-    return touched, between.height > 0 or not _all_stay_shared(run, others.select(pairs).unique(), ids)
+    return touched | told, between.height > 0 or not _all_stay_shared(run, others.select(pairs).unique(), ids)
 
 
 def _all_stay_shared(run: Run, others: pl.DataFrame, ids: set[int]) -> bool:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import polars as pl
 
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS, QUARANTINED_EVENTS
-from cdp_assets.identity_graph.schema import EDGES, EVENT_SUBJECTS, IDENTIFIERS, IDENTITY_MAP, with_profile
+from cdp_assets.identity_graph.schema import (
+    EDGES,
+    EVENT_SUBJECTS,
+    IDENTIFIERS,
+    IDENTITY_MAP,
+    PROFILE_DATA_SUBJECTS,
+    with_profile,
+)
 from cdp_assets.privacy.values import Needles, Wanted, as_events, mentions
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS, REJECTED_EVENTS
 from cdp_assets.run import Run
@@ -75,11 +82,21 @@ def unpacked(numbers: Sequence[int]) -> pl.DataFrame:
 
 def own_events(run: Run, profile_ids: Sequence[int]) -> pl.DataFrame:
     """Places of the events of these profiles, as identity has them now."""
+    return _about(run, EVENT_SUBJECTS, profile_ids)
+
+
+def own_profile_data(run: Run, profile_ids: Sequence[int], identifier_ids: Sequence[int]) -> pl.DataFrame:
+    """Places of the rows of profile data about these profiles, or about identifiers that nobody may have yet."""
+    rows = run.lake.table(PROFILE_DATA_SUBJECTS).scan().filter(pl.col("subject_id").is_in(list(identifier_ids)))
+    return pl.concat([_about(run, PROFILE_DATA_SUBJECTS, profile_ids), rows.select(PLACE).collect()]).unique()
+
+
+def _about(run: Run, spec: TableSpec, profile_ids: Sequence[int]) -> pl.DataFrame:
     identity = run.lake.keyed(IDENTITY_MAP)
     mine = pl.col("profile_id").is_in(list(profile_ids))
     rows = identity.current(identity.scan(tiers=["base", "delta"]).filter(mine).select("identifier_id").unique().collect())
     ids = rows["identifier_id"].unique()
-    subjects = run.lake.table(EVENT_SUBJECTS).scan().filter(pl.col("subject_id").is_in(ids.implode()))
+    subjects = run.lake.table(spec).scan().filter(pl.col("subject_id").is_in(ids.implode()))
     return with_profile(subjects.select(*PLACE, "subject_id", "at").collect(), rows).filter(mine).select(PLACE)
 
 
@@ -102,7 +119,8 @@ def holdings(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequence[int
     """Everything that is the person's or holds one of their values. `before`: places found by an earlier, interrupted pass."""
     raw = run.lake.table(RAW_EVENTS)
     theirs, named = _unattributed(run, layers, wanted, profile_ids)
-    own = pl.concat([unpacked(before), own_events(run, profile_ids), theirs]).unique()
+    told = own_profile_data(run, profile_ids, [each.identifier_id for each in wanted.identifiers])
+    own = pl.concat([unpacked(before), own_events(run, profile_ids), told, theirs]).unique()
     matched = pl.concat([_by_identifier(run, layers, wanted), _mentioned(run, layers, wanted.needles), named])
     every = pl.concat([own, matched.unique()]).unique().sort(PLACE)
     accepted = rows_at(raw, every, KEYS)

@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
+import polars as pl
 
-from cdp_assets.assets import NEW_EVENTS, Declared, open_run, row_count, safely_told, table_asset, views_of
+from cdp_assets.assets import NEW_EVENTS, Declared, open_run, row_count, safely_told, shown, table_asset, views_of
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
-from cdp_assets.pipeline import profile_columns
+from cdp_assets.pipeline import profile_columns, warehouse
 from cdp_assets.profiles import checks
 from cdp_assets.profiles.layer import update
-from cdp_assets.profiles.schema import LAYER, PROFILES, profiles_table
+from cdp_assets.profiles.schema import LAYER, PROFILES, TraitColumn, profiles_table
+from cdp_assets.run import Run
+from cdp_resources.lake_views import quoted
 from cdp_resources.resources import CdpResource
 
 
@@ -36,6 +39,7 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
             run = open_run(cdp, declared, context)
             report = update(run, columns)
             table = run.lake.keyed(profiles_table(columns))
+            sources = values_by_source(run, columns)
             yield dg.MaterializeResult(
                 asset_key=[LAYER, PROFILES.name],
                 metadata={
@@ -45,8 +49,21 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
                     "is_rebuild": report.is_rebuild,
                     "traits": len(traits),
                     "as_of": run.as_of.isoformat(),
+                    **({"values_by_source": shown(sources)} if sources.height else {}),
                 },
             )
             yield from checks.check(run, columns)
 
     return [profiles]
+
+
+def values_by_source(run: Run, columns: Sequence[TraitColumn]) -> pl.DataFrame:
+    """Of the traits that name sources, how many people's value came from which: [trait, source, provider, people]."""
+    named = sorted(each.name for each in columns if any(measure.source for measure in each.measures))
+    if not named:  # nothing is to be read for those who have none
+        return pl.DataFrame()
+    with warehouse(run.home, run.project) as opened:
+        return opened.frame(
+            "SELECT trait, source, provider, count(DISTINCT profile_id) AS people FROM trait_values "  # noqa: S608
+            f"WHERE trait IN ({', '.join(map(quoted, named))}) GROUP BY ALL ORDER BY ALL"
+        )

@@ -15,18 +15,21 @@ COLUMNS = ("user_id", "anonymous_id", "previous_id", "group_id")
 _LIMIT = 9.2e12
 
 
-def facts(events: pl.DataFrame, subjects: pl.DataFrame, measures: Iterable[Measure]) -> pl.DataFrame:
+def facts(
+    events: pl.DataFrame, subjects: pl.DataFrame, measures: Iterable[Measure], told: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """The facts of some batches, in the columns of the facts table.
 
     `events`: enriched_events [batch_seq, offset, type, event, user_id, ..., properties, context, traits]. `subjects`: event_subjects of the same batches;
-    events without a subject have no facts.
+    events without a subject have no facts. `told`: profile_data_subjects of these batches, a fact for each of them, under measures that name a source.
     """
-    groups: dict[tuple[object, object], list[Measure]] = {}
+    groups: dict[tuple[object, object, str | None], list[Measure]] = {}
     for measure in measures:
-        groups.setdefault((measure.types, measure.events), []).append(measure)
-    found: list[pl.DataFrame] = [pl.DataFrame(schema=FACTS.schema).drop("subject_id", "at", "message_key")]
-    for (types, names), group in groups.items():
-        rows = events
+        groups.setdefault((measure.types, measure.events, measure.source), []).append(measure)
+    nothing = pl.DataFrame(schema=FACTS.schema).drop("subject_id", "at", "message_key")
+    found, of_sources = [nothing], [nothing]
+    for (types, names, source), group in groups.items():
+        rows = events if source is None else events.filter(pl.col("source") == source)
         if types is not None:
             rows = rows.filter(pl.col("type").is_in(list(types)))  # type: ignore[call-overload]
         if names is not None:
@@ -34,8 +37,15 @@ def facts(events: pl.DataFrame, subjects: pl.DataFrame, measures: Iterable[Measu
         if rows.is_empty():
             continue
         everything = types is None and names is None
-        found.extend(_group_facts(rows, group, is_sparse=everything))
-    joined = pl.concat(found, how="vertical").join(subjects, on=["batch_seq", "offset"], how="inner")
+        made = _group_facts(rows, group, is_sparse=everything)
+        found.extend(made)
+        if source is not None:
+            of_sources.extend(made)
+    place = ["batch_seq", "offset"]
+    joined = pl.concat(found, how="vertical").join(subjects, on=place, how="inner")
+    if told is not None and told.height:
+        about = told.select(subjects.columns)
+        joined = pl.concat([joined, pl.concat(of_sources).join(about, on=place, how="inner").select(joined.columns)])
     return joined.select(list(FACTS.columns)).sort("batch_seq", "offset", "measure")
 
 

@@ -57,6 +57,8 @@ class Measure:
     values: tuple[str, ...] = ()
     currency: str | None = None
     currency_at: str | None = None
+    source: str | None = None
+    """Only events of this source count, and rows of its profile data, which count in no other measure."""
 
     @property
     def id(self) -> int:
@@ -69,6 +71,7 @@ class Measure:
             self.values,
             self.currency,
             self.currency_at,
+            *([self.source] if self.source is not None else []),
         ]
         number = xxhash.xxh3_64_intdigest(msgspec.json.encode(plain, order="sorted"))
         return number - (1 << 64) if number >= 1 << 63 else number
@@ -76,18 +79,28 @@ class Measure:
 
 @dataclass(frozen=True)
 class TraitColumn:
-    """A column of profiles: what is made of the facts of one measure."""
+    """A column of profiles: what is made of the facts of its measures."""
 
     name: str
     kind: Literal["latest", "first", "last", "count", "sum", "first_event_at", "last_event_at"]
-    measure: Measure
+    measures: tuple[Measure, ...]
+    """One; for a trait with `sources` one for each of them."""
     window: int | None
     """Whole UTC days, or None for ever."""
     minor_units: int | None = None
     """For sums of money: decimal places of the currency."""
     description: str = ""
+    is_trusted_first: bool = False
+    """A value of an earlier measure goes before any of a later one."""
+    keep_days: tuple[int | None, ...] = (None,)
+    """By measure: days after receipt for which profile data counts; None for ever."""
     is_shown: bool = True
     """False for event conditions of segments."""
+
+    @property
+    def takes(self) -> Iterable[tuple[Measure, int | None]]:
+        """Its measures, each with its days."""
+        return zip(self.measures, self.keep_days, strict=True)
 
     @property
     def dtype(self) -> pl.DataType:

@@ -29,6 +29,10 @@ class TraitSpec(Declaration):
     """Conditions that must all hold."""
     value: Path | tuple[Path, ...] | None = None
     """Where the value stands; of several paths the first that is there. Needed for latest, first, last and sum."""
+    sources: tuple[Name, ...] = ()
+    """Sources whose values it takes; none listed: all but those of profile data, which count only where they are named."""
+    trusted_first: bool = False
+    """With `sources`: a value of an earlier one in the list goes before any of a later one, however new that is."""
     window: Days | None = None
     """Only the last days count."""
     currency: str | None = Field(default=None, pattern="^[A-Z]{3}$")
@@ -47,6 +51,10 @@ class TraitSpec(Declaration):
             raise ValueError(f"a trait of kind {self.kind} takes no `value`")
         if self.currency is not None and self.kind != "sum":
             raise ValueError("`currency` goes with kind sum")
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError("sources: one is listed twice")
+        if self.trusted_first and (self.kind not in ("latest", "first", "last") or len(self.sources) < 2):
+            raise ValueError("`trusted_first` goes with kinds latest, first and last, and with two `sources` or more")
         if self.kind == "latest" and (self.event is not None or self.types is not None):
             raise ValueError("kind latest looks at all events; use last to name events")
         return self

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 
 import polars as pl
@@ -11,10 +12,16 @@ from cdp_assets.profiles.schema import MICRO, Measure, TraitColumn, condition_co
 from cdp_assets.profiles.spec import TraitSpec
 
 TEXT_KINDS = ("latest", "first", "last")
+NOTHING_KEPT: Mapping[str, int | None] = {}
 
 
-def trait_column(spec: TraitSpec, exponent: Callable[[str], int]) -> TraitColumn:
-    """The column that a declared trait becomes. `exponent` gives the decimal places of a currency."""
+def trait_column(
+    spec: TraitSpec, exponent: Callable[[str], int], keep_days: Mapping[str, int | None] = NOTHING_KEPT
+) -> TraitColumn:
+    """The column that a declared trait becomes.
+
+    `exponent` gives the decimal places of a currency, `keep_days` for how long profile data of a source counts.
+    """
     events = (spec.event,) if isinstance(spec.event, str) else spec.event
     types: tuple[str, ...] | None = spec.types or (("track",) if events else None)
     values = () if spec.value is None else (spec.value,) if isinstance(spec.value, str) else spec.value
@@ -31,7 +38,9 @@ def trait_column(spec: TraitSpec, exponent: Callable[[str], int]) -> TraitColumn
     return TraitColumn(
         name=spec.trait,
         kind=spec.kind,
-        measure=measure,
+        measures=tuple(replace(measure, source=each) for each in spec.sources) or (measure,),
+        is_trusted_first=spec.trusted_first,
+        keep_days=tuple(keep_days.get(each) for each in spec.sources) or (None,),
         window=spec.window,
         minor_units=exponent(spec.currency) if spec.currency else None,
         description=spec.description,
@@ -40,7 +49,7 @@ def trait_column(spec: TraitSpec, exponent: Callable[[str], int]) -> TraitColumn
 
 def counting_column(measure: Measure, window: int | None) -> TraitColumn:
     """The hidden column that counts the events of a segment's condition."""
-    return TraitColumn(condition_column(measure, window), "count", measure, window, is_shown=False)
+    return TraitColumn(condition_column(measure, window), "count", (measure,), window, is_shown=False)
 
 
 def profiles(
@@ -48,7 +57,8 @@ def profiles(
 ) -> pl.DataFrame:
     """One row for each of `people`, with its traits as of the end of the UTC day `as_of`.
 
-    `seen`: [profile_id, at] of all their events. `facts`: [profile_id, at, message_key, batch_seq, offset, measure, number, text].
+    `seen`: [profile_id, at] of all their events. `facts`: [profile_id, at, message_key, batch_seq, offset, measure, number, text], and `received_at` where there is
+    profile data, null for everything else.
     """
     frame = people.alias("profile_id").to_frame().sort("profile_id")
     visible = pl.col("at").dt.date() <= as_of
@@ -58,10 +68,9 @@ def profiles(
     parts = {key[0]: part for key, part in facts.partition_by("measure", as_dict=True).items()}
     empty = facts.clear()
     for column in columns:
-        mine = parts.get(column.measure.id, empty)
-        if column.window is not None:
-            mine = mine.filter(pl.col("at").dt.date() > as_of - timedelta(days=column.window))
-        values = mine.group_by("profile_id").agg(_aggregate(column).alias(column.name))
+        values = _values(
+            [_counting(parts.get(each.id, empty), column.window, keep, as_of) for each, keep in column.takes], column
+        )
         frame = frame.join(values, on="profile_id", how="left", maintain_order="left")
     for column in columns:
         if column.kind == "sum" and column.minor_units is None:
@@ -70,6 +79,25 @@ def profiles(
             frame = frame.with_columns(pl.Series(column.name, exact, dtype=pl.Float64))
     zero = [column.name for column in columns if column.kind in ("count", "sum")]
     return frame.with_columns(pl.col(zero).fill_null(0)).cast({column.name: column.dtype for column in columns})
+
+
+def _counting(facts: pl.DataFrame, window: int | None, keep_days: int | None, as_of: date) -> pl.DataFrame:
+    """The facts of a measure that are inside the window, and not older than profile data is kept."""
+    if window is not None:
+        facts = facts.filter(pl.col("at").dt.date() > as_of - timedelta(days=window))
+    if keep_days is not None and "received_at" in facts.columns:
+        facts = facts.filter((pl.col("received_at").dt.date() > as_of - timedelta(days=keep_days)).fill_null(True))
+    return facts
+
+
+def _values(facts: Sequence[pl.DataFrame], column: TraitColumn) -> pl.DataFrame:
+    """[profile_id, the column] of the people who have facts, given by measure."""
+    value = _aggregate(column).alias(column.name)
+    if not column.is_trusted_first:
+        every = facts[0] if len(facts) == 1 else pl.concat(facts)
+        return every.group_by("profile_id").agg(value)
+    found = [each.group_by("profile_id").agg(value).with_columns(rank=pl.lit(rank)) for rank, each in enumerate(facts)]
+    return pl.concat(found).sort("rank").unique("profile_id", keep="first", maintain_order=True).drop("rank")
 
 
 def _aggregate(column: TraitColumn) -> pl.Expr:
@@ -102,3 +130,16 @@ def expiring(facts: pl.LazyFrame, columns: Iterable[TraitColumn], before: date, 
         edge = timedelta(days=window)
         crossed = crossed | ((day > low - edge) & (day <= high - edge))
     return facts.filter(crossed).select("subject_id").unique()
+
+
+def expiring_data(told: pl.LazyFrame, keep_days: Mapping[str, int], before: date, after: date) -> pl.LazyFrame:
+    """The subjects of profile data that counts, or counts no longer, only because `as_of` moved: [subject_id].
+
+    `told`: profile_data_subjects. `keep_days`: by source.
+    """
+    low, high = min(before, after), max(before, after)
+    day, crossed = pl.col("received_at").dt.date(), pl.lit(False)
+    for source, days in keep_days.items():
+        edge = timedelta(days=days)
+        crossed = crossed | ((pl.col("source") == source) & (day > low - edge) & (day <= high - edge))
+    return told.filter(crossed).select("subject_id").unique()

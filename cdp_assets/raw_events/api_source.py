@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool, StrictInt, StrictStr, field_validator
 
 from cdp_assets.declaration import Declaration, Name
+from cdp_assets.raw_events.profile_data import MayHoldProfileData
 from cdp_assets.raw_events.pulled_source import PulledResource, PulledSource
 from cdp_resources.secrets import SecretRef
 
@@ -141,7 +142,7 @@ class ApiResource(PulledResource):
     """Parameter that asks for rows from the cursor's last value on: `updated_since`. Without it all rows are read, and older ones left out."""
 
 
-class ApiSource(PulledSource):
+class ApiSource(PulledSource, MayHoldProfileData):
     """Endpoints of a REST API."""
 
     kind: Literal["api"]

@@ -20,8 +20,7 @@ from cdp_assets.assets import (
 )
 from cdp_assets.raw_events import checks
 from cdp_assets.raw_events.layer import update
-from cdp_assets.raw_events.pulled.assets import key
-from cdp_assets.raw_events.pulling import pulled_sources
+from cdp_assets.raw_events.pulled.assets import keys_of_events
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, LAYER, RAW_EVENTS, REJECTED_EVENTS
 from cdp_resources.resources import CdpResource
 
@@ -33,8 +32,7 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
     project = declared.project
     version = f"dedupe-{project.settings.dedupe_window_hours}h"
     views = views_of(project)
-    pulled = [key(source, resource).path for source, names in pulled_sources(project).items() for resource in names]
-    after = [DECLARATIONS.path, *pulled]
+    after = [DECLARATIONS.path, *(each.path for each in keys_of_events(project))]
     specs = [
         table_asset(
             LAYER,

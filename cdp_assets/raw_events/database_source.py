@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from cdp_assets.declaration import Declaration, Name
+from cdp_assets.raw_events.profile_data import MayHoldProfileData
 from cdp_assets.raw_events.pulled_source import PulledResource, PulledSource
 from cdp_resources.secrets import SecretRef
 
@@ -54,7 +55,7 @@ class DatabaseResource(PulledResource):
         return self
 
 
-class DatabaseSource(PulledSource):
+class DatabaseSource(PulledSource, MayHoldProfileData):
     """Tables of a database: PostgreSQL, or any that SQLAlchemy has a driver for."""
 
     kind: Literal["database"]

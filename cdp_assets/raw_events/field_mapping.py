@@ -12,8 +12,10 @@ from typing import Literal, Self
 from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from cdp_assets.declaration import Declaration
+from cdp_resources.messages import PROFILE_DATA
 
 MessageType = Literal["identify", "track", "page", "screen", "group", "alias"]
+RowType = MessageType | Literal["profile_data"]
 
 # A path in a message that a column may fill: an identifier or a word of the message, or a place below an object.
 _TARGET = re.compile(
@@ -61,8 +63,8 @@ FieldValue = ColumnValue | ConstantValue
 class RowMapping(Declaration):
     """A message a row, by a mapping from columns to places in the message."""
 
-    type: MessageType = "track"
-    """The messages' type."""
+    type: RowType = "track"
+    """The messages' type. Rows of a source with `profile_data` are of that type without saying so."""
     event: str | None = None
     """The event's name in every message; or map `event` to a column."""
     fields: dict[str, FieldValue]
@@ -94,7 +96,10 @@ class RowMapping(Declaration):
             inside = [name for name in above if name in targets]
             if inside:
                 raise ValueError(f"fields: {inside[0]!r} holds a value, so {target!r} cannot stand below it")
-        if not targets & {"userId", "anonymousId"} and not (self.type == "alias" and "previousId" in targets):
+        if self.type == PROFILE_DATA:
+            if self.event is not None or "event" in targets:
+                raise ValueError("event: profile data is no event")
+        elif not targets & {"userId", "anonymousId"} and not (self.type == "alias" and "previousId" in targets):
             raise ValueError("fields: map userId or anonymousId")
         if self.type == "track" and self.is_event_needed and (self.event is None) == ("event" not in targets):
             raise ValueError("a track message needs its event: either `event` or fields.event")

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cdp_assets.declaration import Declaration
 from cdp_assets.raw_events.field_mapping import ColumnValue, RowMapping
+from cdp_assets.raw_events.profile_data import MayHoldProfileData
 from cdp_resources.secrets import SecretRef
 
 
@@ -73,7 +74,7 @@ class JsonLinesSource(Declaration):
     """Longest message, in bytes of its JSON. A longer one is refused and kept in rejected_events."""
 
 
-class DelimitedSource(RowMapping):
+class DelimitedSource(RowMapping, MayHoldProfileData):
     """Files of delimited text, a message a row, by a mapping from columns to places in the message. Plain, gzip or zstd, LF or CRLF."""
 
     kind: Literal["files"]
@@ -135,7 +136,7 @@ class DelimitedSource(RowMapping):
             raise ValueError(f"{place}: no column {column!r}; there is {', '.join(self.columns)}")
 
 
-class ParquetSource(RowMapping):
+class ParquetSource(RowMapping, MayHoldProfileData):
     """Parquet files, a message a row, by a mapping from columns to places in the message."""
 
     kind: Literal["files"]

@@ -16,6 +16,7 @@ import polars as pl
 from cdp_assets.project import Project
 from cdp_assets.raw_events.api_source import ApiSource
 from cdp_assets.raw_events.database_source import DatabaseSource, ReplicationSpec
+from cdp_assets.raw_events.download_source import FILE, DownloadSource
 from cdp_assets.raw_events.files_source import FILES_SOURCES, FilesSource
 from cdp_assets.raw_events.imports import Clock, import_new
 from cdp_assets.raw_events.spec import Source
@@ -23,7 +24,7 @@ from cdp_assets.run import Run
 from cdp_resources.home import Home
 from cdp_resources.locks import exclusive
 from cdp_resources.secrets import MissingSecretError
-from cdp_resources.sources import api, database, state
+from cdp_resources.sources import api, database, download, state
 from cdp_resources.sources.database import replication
 from cdp_resources.sources.extract import Extraction, State, from_where
 from cdp_resources.sources.unavailable import SourceUnavailableError
@@ -54,6 +55,8 @@ class Pulled:
     """Why the resource could not be read; what was landed before stays."""
     table: pl.DataFrame | None = None
     """One row for each file."""
+    fetched: download.Fetched | None = None
+    """Of a download: the file as it is now."""
 
 
 def resources(declared: Source) -> tuple[str, ...]:
@@ -64,6 +67,8 @@ def resources(declared: Source) -> tuple[str, ...]:
         return tuple(declared.resources)
     if isinstance(declared, FILES_SOURCES) and declared.watch is not None:
         return (FILES,)
+    if isinstance(declared, DownloadSource):
+        return (FILE,)
     return ()
 
 
@@ -83,15 +88,18 @@ def pull(run: Run, source: str, wanted: Sequence[str], clock: Clock) -> Iterator
             try:
                 if isinstance(declared, DatabaseSource | ApiSource):
                     yield _rows(run, source, resource, declared, clock)
+                elif isinstance(declared, DownloadSource):
+                    fetched = download.fetch(declared, run.home.root, run.home.pulls / source, FILE, clock())
+                    yield Pulled(source, FILE, fetched=fetched)
                 elif isinstance(declared, FILES_SOURCES):
                     yield _files(run, source, declared, clock)
             except (SourceUnavailableError, MissingSecretError) as error:
                 yield Pulled(source, resource, failure=str(error))
 
 
-def last_read(home: Home, source: str, declared: DatabaseSource | ApiSource) -> float:
+def last_read(home: Home, source: str, declared: DatabaseSource | ApiSource | DownloadSource) -> float:
     """When all of its resources were last read, in seconds since 1970; 0 for never."""
-    names = [REPLICATION] if isinstance(declared, DatabaseSource) and declared.replication else list(declared.resources)
+    names = [REPLICATION] if isinstance(declared, DatabaseSource) and declared.replication else list(resources(declared))
     return min(state.read_at(home.pulls / source, name) for name in names)
 
 

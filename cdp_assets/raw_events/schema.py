@@ -8,7 +8,7 @@ from cdp_resources.lake import TableSpec
 
 LAYER = "raw_events"
 INSTANT = pl.Datetime("us", "UTC")
-TYPES = ("track", "page", "screen", "identify", "group", "alias")
+TYPES = ("track", "page", "screen", "identify", "group", "alias", "profile_data")
 
 EVENT_COLUMNS: dict[str, pl.DataType] = {
     "batch_seq": pl.Int64(),
@@ -44,7 +44,7 @@ DESCRIPTIONS = {
     "message_id": "The sender's id of the message; where it gave none, batch and offset",
     "message_key": "Low half of xxh3_128(source, message_id): settles ties between events of one instant",
     "message_key_high": "High half of the same hash",
-    "type": "track, page, screen, identify, group or alias",
+    "type": "track, page, screen, identify, group or alias; profile_data for what others know about people",
     "event": "Name of the track event, or of the page or screen",
     "user_id": "The sender's id of a known person",
     "anonymous_id": "The sender's id of a device or browser",

@@ -13,9 +13,11 @@ from pydantic import Field, field_validator, model_validator
 from cdp_assets.declaration import Declaration
 from cdp_assets.raw_events.api_source import ApiSource
 from cdp_assets.raw_events.database_source import DatabaseSource
+from cdp_assets.raw_events.download_source import DownloadSource
 from cdp_assets.raw_events.field_mapping import ColumnValue, ConstantValue, FieldValue, MessageType
 from cdp_assets.raw_events.files_source import DelimitedSource, FilesSource, JsonLinesSource, ParquetSource
 from cdp_assets.raw_events.http_visitor import SECRET_HEADERS, IdCookie, Kept, Signals
+from cdp_assets.raw_events.profile_data import ProfileDataSpec
 from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources.secrets import SecretRef
 
@@ -25,12 +27,14 @@ __all__ = [
     "ConstantValue",
     "DatabaseSource",
     "DelimitedSource",
+    "DownloadSource",
     "FieldValue",
     "FilesSource",
     "HttpSource",
     "JsonLinesSource",
     "MessageType",
     "ParquetSource",
+    "ProfileDataSpec",
     "Source",
     "WebhookSource",
 ]
@@ -92,7 +96,7 @@ class HttpSource(Declaration):
 
 
 Source = Annotated[
-    HttpSource | FilesSource | DatabaseSource | ApiSource | WebhookSource,
+    HttpSource | FilesSource | DatabaseSource | ApiSource | WebhookSource | DownloadSource,
     Field(discriminator="kind"),
 ]
 """A source as declared; parse with `pydantic.TypeAdapter(Source)`."""

@@ -101,12 +101,21 @@ class Reference:
             raise LookUpError(f"{self.name} is no sound table: {type(error).__name__}") from None
 
 
+def rows_of(name: str, content: bytes) -> pl.DataFrame:
+    """The rows of a file's content, read as its ending says. Raises LookUpError."""
+    return Reference(name, "", lambda: _reader(name)(io.BytesIO(content))).frame
+
+
+def _reader(name: str) -> Callable[[io.BytesIO], pl.DataFrame]:
+    return next(read for ending, read in _READERS.items() if name.endswith(ending))
+
+
 def find_table(ref: TableRef, folder: Path | None, home: Home | None) -> Reference:
     """The table. Raises LookUpError."""
     if ref.lake is not None:
         return _of_lake(ref, home)
     path = _path(ref, folder, home)
-    read = next(read for ending, read in _READERS.items() if path.name.endswith(ending))
+    read = _reader(path.name)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import msgspec
 
 from cdp_resources import envelope
-from cdp_resources.messages import RefusedMessageError, check
+from cdp_resources.messages import RefusedMessageError
 from cdp_resources.sources.declared import Mapped
-from cdp_resources.sources.row_messages import Row, joined, mapper, row_ids
+from cdp_resources.sources.row_messages import Row, check_row, joined, line_type, mapper, row_ids
 from cdp_resources.sources.unavailable import SourceUnavailableError
 from cdp_resources.sources.values import text_of
 
@@ -119,7 +119,7 @@ class Extraction:
             last = row.values[place] if place is not None else hashlib.sha256(repr(row.values).encode()).hexdigest()[:16]
             return joined([self.resource, *parts(row), last or ""])
 
-        message = mapper(declared, columns, identify)
+        message, type_ = mapper(declared, columns, identify), line_type(declared)
         for number, record in enumerate(records, start=1):
             row = _row(number, record, columns)
             seen = (
@@ -132,13 +132,13 @@ class Extraction:
                 continue
             try:
                 made = message(row)
-                check(made, None, declared.max_event_bytes)
+                check_row(made, declared)
             except RefusedMessageError as error:
                 self.refused += 1
                 yield envelope.refused(self.source, at, row.text, str(error), line=number)
             else:
                 self.taken += 1
-                yield envelope.header(self.source, at, line=number) + made + envelope.END
+                yield envelope.header(self.source, at, type=type_, line=number) + made + envelope.END
 
     @property
     def state(self) -> State:

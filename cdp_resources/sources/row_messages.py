@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cdp_resources.messages import RefusedMessageError
+from cdp_resources.messages import PROFILE_DATA, Message, RefusedMessageError, check
 from cdp_resources.sources import values
 from cdp_resources.sources.declared import Constant, Mapped
 
@@ -34,6 +34,17 @@ class Row(NamedTuple):
 
 Identify = Callable[[Row], str]
 """The message id of a row. Raises RefusedMessageError when it has none."""
+
+
+def line_type(mapped: Mapped) -> str | None:
+    """The type that the line of a row says, which its message then does not; None where the message says it."""
+    return PROFILE_DATA if mapped.type == PROFILE_DATA else None
+
+
+def check_row(made: bytes, mapped: Mapped) -> Message:
+    """The checked fields of a row's message. Profile data needs no userId: what identifies people in it is anything that identity.yaml reads."""
+    type_ = line_type(mapped)
+    return check(made, type_, mapped.max_event_bytes, is_anybody_ok=type_ is not None)
 
 
 def row_ids(mapped: Mapped, columns: Sequence[str]) -> Callable[[Row], list[str]]:
@@ -76,7 +87,9 @@ def mapper(mapped: Mapped, columns: Sequence[str], identify: Identify) -> Callab
         else:
             reason = f"column {value.column}: expected {values.expected(value)}"
             read_columns.append((path, place[value.column], values.reader(value), value.required, reason))
-    fixed: dict[str, Any] = {"type": mapped.type} | ({"event": mapped.event} if mapped.event else {})
+    fixed: dict[str, Any] = ({} if line_type(mapped) else {"type": mapped.type}) | (
+        {"event": mapped.event} if mapped.event else {}
+    )
     nothing = frozenset(mapped.null_values)
     width = len(columns)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
+import msgspec
 import pytest
 
 import definitions
@@ -17,13 +18,17 @@ from cdp_assets.assets import Declared
 from cdp_assets.project import Named
 from cdp_assets.project_loading import Mistake
 from cdp_assets.raw_events.api_source import ApiSource
+from cdp_assets.raw_events.download_source import DownloadSource
 from cdp_assets.raw_events.files_source import JsonLinesSource
+from cdp_assets.raw_events.pulled.assets import FRESH, READABLE
 from cdp_resources import clock
 from cdp_resources.home import REPOSITORY
 from cdp_resources.inbox import Inbox
+from cdp_resources.sources import download
 from cdp_resources.sources.state import keep
 from sensors.jobs import PULL, SOURCE_TAG
 from tests.dagster.conftest import Installation, install, shipped
+from tests.web_service import WebService, running
 
 CONTACTS = {
     "kind": "api",
@@ -142,6 +147,31 @@ def test_a_run_lands_files_and_tells_what_became_of_each(watching: Installation)
     [check] = done.get_asset_check_evaluations()
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert evaluated(watching).skip_message == "till: nothing is new"
+
+
+def test_a_download_tells_how_old_its_file_is_also_when_it_cannot_be_fetched(watching: Installation) -> None:
+    with running(WebService({"GET /rates.csv": {"status": 200, "text": "Date,USD\n2026-01-30,1.2\n"}})) as bank:
+        given = {"kind": "download", "url": f"{bank.url}/rates.csv", "to": "reference/rates.csv", "oldest": "5d", "every": "1d"}
+        rates = DownloadSource.model_validate(given)
+        watching.project = replace(watching.project, sources=Named({"rates": rates}))
+        assert evaluated(watching).run_requests
+        done = watching.execute(PULL)
+        assert done.success
+        assert watching.metadata("sources", "rates", "file")["rows"] == 1
+        assert {each.check_name: each.passed for each in done.get_asset_check_evaluations()} == {READABLE: True, FRESH: True}
+        assert evaluated(watching).skip_message == "rates: nothing is new"
+        stored = download.stored(watching.home.pulls / "rates", "file")
+        assert stored is not None
+        old = msgspec.structs.replace(stored, changed_at=stored.changed_at - 6 * 86_400)
+        keep(watching.home.pulls / "rates", "file", msgspec.json.encode(old))
+        bank.answers = {}
+        failed = watching.execute(PULL)
+    assert not failed.success
+    assert {each.check_name: each.passed for each in failed.get_asset_check_evaluations()} == {FRESH: False}
+    graph = definitions.build(Declared(watching.project)).resolve_asset_graph()
+    assert graph.get(dg.AssetKey(["sources", "rates", "file"])).child_keys == {
+        dg.AssetKey(["enriched_events", name]) for name in ("enriched_events", "quarantined_events")
+    }
 
 
 def test_libraries_that_only_readers_need_are_loaded_by_nobody_else() -> None:

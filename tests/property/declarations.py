@@ -27,7 +27,8 @@ Given = dict[str, Any]
 def declarations(seed: int) -> Declarations:
     """Declarations that are the same for the same seed."""
     random = Random(f"declarations {seed}")
-    traits = _traits(random)
+    others = Random(f"others {seed}")
+    traits = (*_traits(random), *_traits_of_sources(others))
     return Declarations(
         identity=_identity(random),
         consent=_consent(random),
@@ -38,6 +39,7 @@ def declarations(seed: int) -> Declarations:
         plan=EVENTS,
         tracking_plan=tracking_plan(Random(f"plan {seed}")),
         violations=_policies(Random(f"policies {seed}")),
+        profile_data={"bought": others.choice([None, 1, 3, 30]), "panel": others.choice([None, 2])},
     )
 
 
@@ -116,7 +118,7 @@ def variant(declared: Declarations, seed: int) -> Declarations:
     parts: list[Given] = [
         {"identity": other.identity},
         {"consent": other.consent},
-        {"traits": other.traits, "segments": other.segments},
+        {"traits": other.traits, "segments": other.segments, "profile_data": other.profile_data},
         {"attribution": other.attribution},
     ]
     for changes in random.sample(parts, random.randint(1, len(parts))):
@@ -239,6 +241,27 @@ def _traits(random: Random) -> tuple[TraitSpec, ...]:
     return tuple(
         TraitSpec.model_validate({"trait": name, "description": "made up", **each})
         for name, each in zip(kinds, kept, strict=True)
+    )
+
+
+def _traits_of_sources(random: Random) -> tuple[TraitSpec, ...]:
+    def sources(among: list[str]) -> Given:
+        chosen = random.sample(among, random.randint(1, len(among)))
+        return {"sources": chosen, "trusted_first": len(chosen) > 1 and random.random() < 0.5}
+
+    everybody = ["web", "server", "bought", "panel"]
+    made: list[Given] = [
+        {"kind": "latest", "value": ["traits.plan", "context.traits.plan"], **sources(everybody)},
+        {"kind": "latest", "value": "traits.plan", "sources": ["bought"]},
+        {"kind": random.choice(["first", "last"]), "value": "traits.address.city", **sources(everybody)},
+        {"kind": "last", "value": "traits.age", "window": random.choice([1, 7, None]), **sources(everybody)},
+        {"kind": "count", "event": random.choice(EVENTS), "sources": random.choice([["web"], ["web", "server"]])},
+        {"kind": "sum", "value": "properties.price", "sources": ["server", "web"]},
+    ]
+    return tuple(
+        TraitSpec.model_validate({"trait": f"{each['kind']}_of_sources_{number}", "description": "made up", **each})
+        for number, each in enumerate(made)
+        if random.random() < 0.8
     )
 
 

@@ -61,6 +61,7 @@ CAMPAIGNS: list[Any] = [
     {"source": "insta", "medium": "social"},
 ]
 REFERRERS = ["", "", "https://www.google.com/", "https://blog.example/post?a=1"]
+SOURCES_OF_DATA = ["bought", "bought", "panel"]
 NOTES = ["naïve 🎈", "a\tb", 'quote " and \\', "رسالة", "e\u0301", "\u2028", "line\nbreak", "</script>"]
 
 
@@ -124,6 +125,7 @@ class _Shop:
 
     def __init__(self, seed: int, debatable: bool) -> None:
         self.random = Random(f"history {seed}")
+        self.others = Random(f"others {seed}")
         self.debatable = debatable
         self.now = START
         self.batches: History = []
@@ -138,7 +140,7 @@ class _Shop:
     def play(self, size: int) -> History:
         for _ in range(size):
             self._tick()
-            self.lines.append(self._line())
+            self.lines.append(self._told() if self.others.random() < 0.12 else self._line())
         self._seal()
         return self.batches
 
@@ -171,6 +173,25 @@ class _Shop:
         if self._is(0.05):
             return self._broken()
         line = self._event()
+        self.sent.append(line)
+        return line
+
+    def _told(self) -> Line:
+        """A row of profile data: about somebody of the shop, about two of them, or about people who never come."""
+        person = self.random.randrange(7)
+        self.count += 1
+        message: dict[str, Any] = {"messageId": f"told {self.count}", "traits": self._traits(person)}
+        if self._is(0.3):
+            message["traits"]["email"] = self.random.choice([*EMAILS, *OFFICE, "nobody@far.example"])
+        if self._is(0.3):
+            message["userId"] = self._user(person)
+        if self._is(0.15):
+            message["anonymousId"] = f"d{2 + self.random.randrange(9)}"
+        if self._is(0.1):
+            message["context"] = {"traits": self._traits(person), "consent": {"categoryPreferences": {"marketing": True}}}
+        if self._is(0.5):
+            message["timestamp"] = self._instant(self.now - self.random.choice([0, HOUR, 5 * DAY, 33 * DAY]))
+        line = Line(self.random.choice(SOURCES_OF_DATA), self.now, compact(message), None, "profile_data", None, self.count)
         self.sent.append(line)
         return line
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import TypeAdapter
 
 from cdp_assets import pipeline
 from cdp_assets.attribution.transform import distinct_conversions
 from cdp_assets.enriched_events.schema import enriched_table
 from cdp_assets.enriched_events.spec import EnrichmentList
 from cdp_assets.identity_graph.schema import with_profile
-from cdp_assets.project import Project
+from cdp_assets.project import Named, Project
+from cdp_assets.raw_events.spec import Source
 from cdp_assets.run import Run
 from cdp_assets.settings import SettingsSpec
 from cdp_resources.home import Home
@@ -44,7 +46,15 @@ def project(declared: Declarations) -> Project:
         attribution=declared.attribution,
         plan=declared.tracking_plan,
         violations=declared.violations,
+        sources=Named({name: _told_by(name, days) for name, days in declared.profile_data.items()}),
     )
+
+
+def _told_by(name: str, keep_days: int | None) -> Source:
+    given = {"kind": "files", "format": "parquet", "fields": {"traits.email": {"column": "email"}}}
+    data = {"provider": name, "keep_days": keep_days}
+    found: Source = TypeAdapter(Source).validate_python({**given, "profile_data": data})
+    return found
 
 
 def in_order(segments: Iterable[Any]) -> tuple[Any, ...]:

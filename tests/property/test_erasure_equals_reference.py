@@ -6,13 +6,19 @@ batches with copies of erased messages, after crashes, and after a full rebuild.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from cdp_assets.identity_graph.observe import normaliser
+from cdp_assets.identity_graph.spec import IdentitySpec
+from cdp_assets.privacy.person import NobodyError, find_person
+from cdp_resources.lake import Lake
 from tests.property import declarations, histories
 from tests.property.erasure_harness import (
     ErasingWorld,
@@ -25,11 +31,13 @@ from tests.property.erasure_harness import (
     without_counts,
 )
 from tests.property.pipeline_harness import differences
-from tests.property.reference.history import Declarations
+from tests.property.reference.history import Batch, Declarations, Line
+from tests.property.shorthand import IDENTIFIERS, t
 from tests.property.test_pipeline_equals_reference import named
 
 FIRST = int(os.environ.get("CDP_FIRST_HISTORY", "0"))
 COUNT = int(os.environ.get("CDP_HISTORIES", "3"))
+START = t("2026-02-01T12:10Z")
 
 
 class Crash(BaseException):
@@ -97,3 +105,30 @@ def test_what_is_left_equals_the_reference_on_the_lines_that_are_left(seed: int,
     assert differences(expected(world, everything, copies, declared, final), without_counts(world.tables(declared))) == {}
     world.run(declared, final, full=True)
     assert differences(expected(world, everything, copies, declared, final), without_counts(world.tables(declared))) == {}
+
+
+def test_whom_only_profile_data_knows_can_be_erased_and_so_can_rows_about_two_people(tmp_path: Path) -> None:
+    declared = replace(declarations.declarations(0), identity=IdentitySpec.model_validate({"identifiers": IDENTIFIERS}))
+    rows = [
+        {"messageId": "1", "traits": {"email": "nobody@far.example", "plan": "gold"}},
+        {"messageId": "2", "userId": "u1", "traits": {"email": "two@far.example", "plan": "gold"}},
+        {"messageId": "3", "traits": {"email": "two@far.example", "plan": "iron"}},
+    ]
+    told = [Line("bought", START, json.dumps(row), None, "profile_data", None, 1) for row in rows]
+    done = [
+        {"messageId": "4", "type": "track", "event": "Signed Up", "userId": "u1"},
+        {"messageId": "5", "type": "identify", "anonymousId": "d1", "traits": {"email": "two@far.example"}},
+    ]
+    world = ErasingWorld(tmp_path)
+    history = named([Batch(1, "2026020112", (*told, *(Line("web", START, json.dumps(row)) for row in done)))])
+    world.seal(history[0])
+    world.run(declared, START)
+    kinds = {each.type: normaliser(each) for each in declared.identity.identifiers}
+    for text, left in (("email:nobody@far.example", [1, 2, 3, 4]), ("user_id:u1", [2, 4])):
+        report = world.erase(declared, START, find_person(Lake(world.home.lake), kinds, text))
+        assert report.is_done, report
+        kept = world.after_erasure(history)
+        assert [offset for offset, line in enumerate(kept[0].lines) if line.reason is None] == left
+        assert differences(expected(world, kept, {}, declared, START), without_counts(world.tables(declared))) == {}
+    with pytest.raises(NobodyError):
+        find_person(Lake(world.home.lake), kinds, "email:nobody@far.example")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +52,8 @@ def test_generated_histories_hold_every_situation() -> None:
         tables = run(received, chosen, as_of(received, seed))
         seen |= {f"kind {trait.kind}" for trait in chosen.traits}
         raws = tables["raw_events"]
+        bought = [each.trait for each in chosen.traits if each.sources == ("bought",)]
+        for_ever = tables if seed % 4 else run(received, replace(chosen, profile_data={}), as_of(received, seed))
         keys = [(row["source"], row["message_id"]) for row in raws]
         situations = {
             "empty batch": any(not batch.lines for batch in received),
@@ -66,6 +70,8 @@ def test_generated_histories_hold_every_situation() -> None:
             "consent": {row["status"] for row in tables["consents"]} == {"granted", "denied"},
             "refund": any(row["is_refund"] and row["order_id"] is not None for row in tables["conversions"]),
             "missing value": any(row["is_value_missing"] for row in tables["conversions"]),
+            "a value from profile data": any(row[trait] is not None for row in tables["profiles"] for trait in bought),
+            "profile data that is too old": for_ever["profiles"] != tables["profiles"],
             "no touch": any(row["path_length"] == 0 for row in tables["attribution_credit"]),
             "long path": any(row["path_length"] > 5 for row in tables["attribution_credit"]),
             "somebody in a segment, somebody not": 0

@@ -6,17 +6,19 @@ Every expectation is computed by hand from the page. Credit is in test_reference
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cdp_assets.comparison import PropertyFilter
 from tests.property.reference import run
+from tests.property.reference.history import Batch, Line
 from tests.property.reference.profiles import holds
 from tests.property.reference.received import message_key
 from tests.property.reference.segments import changes, segment_members
-from tests.property.reference.values import parsed
-from tests.property.shorthand import Given, declared, t, told
+from tests.property.reference.values import Row, parsed
+from tests.property.shorthand import Given, declared, line, t, told
 
 NOW = t("2026-02-01T23:00Z")
 
@@ -166,6 +168,67 @@ def test_latest_looks_at_traits_of_all_events() -> None:
     ]
     assert profile({"kind": "latest", "value": ["traits.plan", "context.traits.plan"]}, *messages) == "pro"
     assert profile({"kind": "latest", "value": "traits.plan"}, *messages) == "free"
+
+
+FAR = {"sources": ["acme"], "kind": "latest", "value": "traits.plan"}
+
+
+def told_row(time: str, message_id: str, **message: Any) -> Line:
+    """A row of profile data, received at that time."""
+    return line(f"{time}Z", source="acme", type="profile_data", messageId=message_id, **message)
+
+
+def with_data(traits: tuple[Given, ...], *lines: Line, as_of: int = NOW, keep_days: int | None = None) -> dict[str, list[Row]]:
+    chosen = replace(declared(traits=traits), profile_data={"acme": keep_days})
+    return run([Batch(1, "2026020112", lines)], chosen, as_of)
+
+
+def test_profile_data_joins_nobody_is_no_activity_and_waits_for_its_person() -> None:
+    both = {"userId": "u", "traits": {"email": "a@b.example", "plan": "gold"}}
+    traits: tuple[Given, ...] = ({"trait": "it", **FAR}, {"trait": "count", "kind": "count"})
+    tables = with_data(
+        (*traits, {"trait": "any", "kind": "latest", "value": "traits.plan"}),
+        told_row("2026-02-01T12:00", "1", **both),
+        told_row("2026-02-01T12:00", "2", traits={"email": "nobody@b.example", "plan": "iron"}),
+        line("2026-02-01T12:10Z", messageId="3", event="A", userId="u", timestamp="2026-02-01T12:09Z"),
+        line("2026-02-01T12:20Z", messageId="4", type="identify", anonymousId="d", traits={"email": "a@b.example"}),
+    )
+    assert [(row["identifier"], row["profile_id"]) for row in tables["identity_map"]] == [("u", 1), ("a@b.example", 2), ("d", 2)]
+    assert [(row["it"], row["count"], row["any"]) for row in tables["profiles"]] == [("gold", 1, None), ("gold", 1, None)]
+    assert tables["profiles"][0]["first_seen_at"] == tables["profiles"][0]["last_seen_at"] == t("2026-02-01T12:09Z")
+    assert tables["identity_edges"][0]["first_message_id"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ({"sources": ["web", "acme"]}, "gold"),
+        ({"sources": ["web", "acme"], "trusted_first": True}, "free"),
+        ({"sources": ["acme", "web"], "trusted_first": True}, "gold"),
+        ({"sources": ["acme"]}, "gold"),
+        ({"sources": ["server"]}, None),
+        ({}, "free"),
+    ],
+)
+def test_a_trait_says_which_sources_it_takes_and_which_it_trusts_first(sources: Given, expected: str | None) -> None:
+    tables = with_data(
+        ({"trait": "it", "kind": "latest", "value": "traits.plan", **sources},),
+        line("2026-02-01T12:00Z", messageId="1", type="identify", userId="u", traits={"plan": "free"}),
+        told_row("2026-02-01T12:30", "2", userId="u", traits={"plan": "gold"}),
+    )
+    assert [row["it"] for row in tables["profiles"]] == [expected]
+
+
+def test_profile_data_counts_for_so_many_days_after_receipt() -> None:
+    lines = (
+        told_row("2026-02-01T12:00", "1", userId="u", traits={"plan": "gold"}, timestamp="2025-06-01T00:00Z"),
+        line("2026-02-01T12:10Z", messageId="2", event="A", userId="u"),
+    )
+    found = [
+        with_data(({"trait": "it", **FAR},), *lines, as_of=t(f"2026-02-{day:02}T23:00Z"), keep_days=3)["profiles"][0]["it"]
+        for day in (1, 3, 4)
+    ]
+    assert found == ["gold", "gold", None]
 
 
 @pytest.mark.parametrize(

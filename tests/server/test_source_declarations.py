@@ -14,6 +14,7 @@ from cdp_assets.raw_events.spec import (
     ApiSource,
     DatabaseSource,
     DelimitedSource,
+    DownloadSource,
     HttpSource,
     JsonLinesSource,
     ParquetSource,
@@ -44,6 +45,8 @@ def test_the_examples_of_the_guide_are_valid() -> None:
         DatabaseSource,
         DatabaseSource,
         ApiSource,
+        ParquetSource,
+        DownloadSource,
     ]
 
 
@@ -68,6 +71,10 @@ def test_the_examples_of_the_guide_are_valid() -> None:
             "'traits.a' holds a value, so 'traits.a.b' cannot stand below it",
         ),
         ({"fields": {"userId": {"column": "customer", "scale": 2}}}, "scale belongs to types integer and number"),
+        ({"profile_data": {"provider": "Acme"}}, "event: profile data is no event"),
+        ({"profile_data": {"provider": "Acme"}, "type": "identify", "event": None}, "rows of profile data have no other type"),
+        ({"type": "profile_data", "event": None}, "say whose data it is, with `profile_data`"),
+        ({"profile_data": {"keep_days": 0}}, "greater than or equal to 1"),
         ({"fields": {"userId": {"column": "customer", "format": "iso"}}}, "format and timezone belong to type timestamp"),
     ],
 )

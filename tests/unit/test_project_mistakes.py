@@ -55,7 +55,7 @@ CASES: list[tuple[str, str, list[str]]] = [
         "traits/x.yaml",
         f"{TRAIT}kind: count\nwindows: 30d\n",
         [
-            "4: no field 'windows'; there are trait, description, kind, event, types, where, value, window, currency, currency_at, pii;"
+            "4: no field 'windows'; there are trait, description, kind, event, types, where, value, sources, trusted_first, window, currency, currency_at, pii;"
             " did you mean 'window'?"
         ],
     ),
@@ -86,7 +86,7 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "sources/x.yaml",
         "kind: htpp\nwrite_key: {env: X_KEY}\n",
-        ["1: kind: no choice 'htpp'; there are http, files, database, api, webhook; did you mean 'http'?"],
+        ["1: kind: no choice 'htpp'; there are http, files, database, api, webhook, download; did you mean 'http'?"],
     ),
     ("sources/x.yaml", "write_key: {env: X_KEY}\n", ["1: the field 'kind' is missing"]),
     (

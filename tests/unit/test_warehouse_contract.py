@@ -33,7 +33,7 @@ TABLES = (
 
 
 def _history() -> list[Batch]:
-    return [replace(batch, batch_id=f"{batch.hour}-{batch.batch_seq:010d}") for batch in history(SEED, 150)]
+    return [replace(batch, batch_id=f"{batch.hour}-{batch.batch_seq:010d}") for batch in history(SEED, 170)]
 
 
 @pytest.fixture(scope="module")

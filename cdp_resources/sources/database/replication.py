@@ -16,12 +16,12 @@ import msgspec
 import sqlalchemy as sa
 
 from cdp_resources import envelope
-from cdp_resources.messages import RefusedMessageError, check
+from cdp_resources.messages import RefusedMessageError
 from cdp_resources.secrets import SecretRef
 from cdp_resources.sources.database.connection import engine_of, told_safely
 from cdp_resources.sources.database.pgoutput import Change, decode
 from cdp_resources.sources.declared import Column, Constant, Mapped
-from cdp_resources.sources.row_messages import Row, joined, mapper
+from cdp_resources.sources.row_messages import Row, check_row, joined, line_type, mapper
 from cdp_resources.sources.unavailable import SourceUnavailableError
 
 CHANGES = 10_000
@@ -153,13 +153,13 @@ class Slot:
         row = Row(number, text, [values.get(name) for name in columns], None)
         try:
             made = self._mapper(resource, table, change.operation, columns)(row)
-            check(made, None, table.max_event_bytes)
+            check_row(made, table)
         except RefusedMessageError as error:
             window.refused[resource] = window.refused.get(resource, 0) + 1
             why = f" (not told: {', '.join(lacking)})" if lacking else ""
             return envelope.refused(self._source, at, text, f"{error}{why}", line=number)
         window.taken[resource] = window.taken.get(resource, 0) + 1
-        return envelope.header(self._source, at, line=number) + made + envelope.END
+        return envelope.header(self._source, at, type=line_type(table), line=number) + made + envelope.END
 
     def _mapper(self, resource: str, table: Table, operation: str, columns: tuple[str, ...]) -> Callable[[Row], bytes]:
         key = (resource, operation)

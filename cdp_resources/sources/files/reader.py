@@ -18,7 +18,7 @@ from cdp_resources.sources.declared import Mapped
 from cdp_resources.sources.files import delimited, parquet
 from cdp_resources.sources.files.content import Content, look_over
 from cdp_resources.sources.files.declared import Delimited, JsonLines, Parquet
-from cdp_resources.sources.row_messages import Row, joined, mapper, row_ids
+from cdp_resources.sources.row_messages import Row, joined, line_type, mapper, row_ids
 
 Made = Iterator[tuple[int, bytes, bytes | RefusedMessageError]]
 MAX_ERRORS = 100
@@ -55,11 +55,18 @@ class FileReader:
     """One file that can be read, and what its rows say as (number, text as it stood, message or why there is none)."""
 
     def __init__(
-        self, content: Content | parquet.Content, made: Made, max_bytes: int, source: str, received_at: datetime
+        self,
+        content: Content | parquet.Content,
+        made: Made,
+        max_bytes: int,
+        source: str,
+        received_at: datetime,
+        type_: str | None = None,
     ) -> None:
         self._content = content
         self._made = made
         self._max_bytes = max_bytes
+        self._type = type_
         self._source = source
         self._received_at = (received_at - _EPOCH) // timedelta(microseconds=1)
         self._taken = 0
@@ -76,12 +83,12 @@ class FileReader:
 
         Raises UnreadableFileError when the file changes meanwhile: then nothing of it may be landed.
         """
-        source, at, limit = self._source, self._received_at, self._max_bytes
+        source, at, limit, type_ = self._source, self._received_at, self._max_bytes, self._type
         for number, text, made in self._made:
             try:
                 if isinstance(made, RefusedMessageError):
                     raise made
-                check(made, None, limit)
+                check(made, type_, limit, is_anybody_ok=type_ is not None)
             except RefusedMessageError as error:
                 self._refused += 1
                 if len(self._errors) < MAX_ERRORS:
@@ -89,7 +96,7 @@ class FileReader:
                 yield envelope.refused(source, at, text, str(error), line=number)
             else:
                 self._taken += 1
-                yield envelope.header(source, at, line=number) + made + envelope.END
+                yield envelope.header(source, at, type=type_, line=number) + made + envelope.END
 
     def report(self) -> FileReport:
         """The counts of the lines consumed so far."""
@@ -158,4 +165,5 @@ def open_file(path: Path, declared: JsonLines | Delimited | Parquet, source: str
     else:
         content = look_over(path)
         made = _of_json(content, declared) if declared.format == "jsonl" else _of_text(content, declared)
-    return FileReader(content, made, declared.max_event_bytes, source, received_at)
+    type_ = None if declared.format == "jsonl" else line_type(declared)
+    return FileReader(content, made, declared.max_event_bytes, source, received_at, type_)

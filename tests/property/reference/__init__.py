@@ -11,7 +11,7 @@ from tests.property.reference.enriched import Enrich, enriched, plain_enrichment
 from tests.property.reference.history import Batch, Declarations, History, Line
 from tests.property.reference.identity import Identifier, identity
 from tests.property.reference.plan import judged
-from tests.property.reference.profiles import events_by_profile, profiles
+from tests.property.reference.profiles import data_by_profile, events_by_profile, profiles
 from tests.property.reference.received import raw
 from tests.property.reference.segments import segments
 from tests.property.reference.values import Row
@@ -35,13 +35,15 @@ def run(
     raw_rows, rejected, imported = raw(history, declarations)
     passed, quarantined, counts = judged(raw_rows, declarations)
     enriched_rows = enriched(passed, enrich or plain_enrichment(declarations))
+    done = [row for row in enriched_rows if row["type"] != "profile_data"]
     people = identity(enriched_rows, declarations.identity, registry)
     registry.update(people.registry)
-    events = events_by_profile(enriched_rows, people, as_of)
-    profile_rows = profiles(events, declarations.traits, as_of)
+    events = events_by_profile(done, people, as_of)
+    told = data_by_profile(people, as_of)
+    profile_rows = profiles(events, told, declarations.traits, declarations.profile_data, as_of)
     members = segments(declarations.segments, profile_rows, events, declarations.traits, as_of)
-    touches = touchpoints(enriched_rows, people)
-    converted = conversions(enriched_rows, people, declarations.attribution)
+    touches = touchpoints(done, people)
+    converted = conversions(done, people, declarations.attribution)
     return {
         "raw_events": raw_rows,
         "rejected_events": rejected,
@@ -52,7 +54,7 @@ def run(
         "identity_edges": people.identity_edges(),
         "identity_map": people.identity_map(),
         "identity_merges": people.merges,
-        "consents": consents(enriched_rows, people, declarations.consent),
+        "consents": consents(done, people, declarations.consent),
         "profiles": profile_rows,
         "segment_members": [{"segment": name, "profile_id": profile} for name, profile in sorted(members)],
         "touchpoints": touches,

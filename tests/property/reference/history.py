@@ -71,3 +71,5 @@ class Declarations:
     """Names of the track events there are."""
     tracking_plan: TrackingPlan = field(default_factory=TrackingPlan)
     violations: Mapping[str, ViolationPolicy] = field(default_factory=dict)
+    profile_data: Mapping[str, int | None] = field(default_factory=dict)
+    """Sources of profile data, and for how many days it counts."""

@@ -96,6 +96,8 @@ class Identity:
     merges: list[Row]
     subjects: dict[Place, Identifier | None]
     """Place of an event -> its subject."""
+    told: list[tuple[Row, list[Identifier]]]
+    """Rows of profile data, each with its identifiers."""
 
     def identity_map(self) -> list[Row]:
         """Rows of identity_map, by identifier id and time."""
@@ -149,12 +151,16 @@ def identity(enriched: list[Row], spec: IdentitySpec, registry: dict[Identifier,
     """Solves identity over all events. `registry` holds the ids given before; it is not changed."""
     registry = dict(registry)
     received: dict[Identifier, Place] = {}
-    events = [(row, identifiers(row, spec)) for row in sorted(enriched, key=place_of)]
-    edges: dict[frozenset[Identifier], Edge] = {}
-    for row, found in events:
+    rows = [(row, identifiers(row, spec)) for row in sorted(enriched, key=place_of)]
+    told = [(row, found) for row, found in rows if row["type"] == "profile_data"]
+    events = [(row, found) for row, found in rows if row["type"] != "profile_data"]
+    for _, found in rows:
         for each in found:
             if each not in registry:
                 registry[each] = max(registry.values(), default=0) + 1
+    edges: dict[frozenset[Identifier], Edge] = {}
+    for row, found in events:
+        for each in found:
             received.setdefault(each, place_of(row))
         for position, other in enumerate(found[1:]):
             edges.setdefault(frozenset((found[0], other)), Edge((found[0], other), place_of(row), position, row))
@@ -174,7 +180,7 @@ def identity(enriched: list[Row], spec: IdentitySpec, registry: dict[Identifier,
             intervals[each] = [(registry[each], None, None)]
         else:
             intervals[each] = _by_time(each, events, group, registry)
-    return Identity(registry, ordered, intervals, merges, {place_of(row): subject(found) for row, found in events})
+    return Identity(registry, ordered, intervals, merges, {place_of(row): subject(found) for row, found in events}, told)
 
 
 def _lowest(members: set[Identifier], registry: dict[Identifier, int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cdp_assets.comparison import PropertyFilter
@@ -31,15 +32,49 @@ def events_by_profile(enriched: list[Row], identity: Identity, as_of: int) -> di
     return events
 
 
-def profiles(events: dict[int, list[Row]], traits: tuple[TraitSpec, ...], as_of: int) -> list[Row]:
+def data_by_profile(identity: Identity, as_of: int) -> dict[int, list[Row]]:
+    """Each profile that has one of the identifiers of rows of profile data -> these rows, in order."""
+    found: dict[int, list[Row]] = {}
+    for row, named in sorted(identity.told, key=lambda each: order(each[0])):
+        known = [each for each in named if each in identity.intervals]
+        if day(row["timestamp"]) <= day(as_of):
+            for profile in {identity.profile_at(each, row["timestamp"]) for each in known}:
+                found.setdefault(profile, []).append(row)
+    return found
+
+
+def profiles(
+    events: dict[int, list[Row]],
+    told: dict[int, list[Row]],
+    traits: tuple[TraitSpec, ...],
+    keep_days: Mapping[str, int | None],
+    as_of: int,
+) -> list[Row]:
     """A row per profile: when it was seen, and its traits. Instants are UTC microseconds."""
     rows = []
     for profile, own in sorted(events.items()):
         times = [row["timestamp"] for row in own]
         row: Row = {"profile_id": profile, "first_seen_at": min(times, default=None), "last_seen_at": max(times, default=None)}
-        row |= {trait.trait: measure(trait, own, as_of) for trait in traits}
+        data = [each for each in told.get(profile, []) if _is_kept(each, keep_days, as_of)]
+        row |= {trait.trait: value(trait, own, data, as_of) for trait in traits}
         rows.append(row)
     return rows
+
+
+def _is_kept(row: Row, keep_days: Mapping[str, int | None], as_of: int) -> bool:
+    days = keep_days.get(row["source"])
+    return days is None or day(row["received_at"]) > day(as_of) - days
+
+
+def value(trait: TraitSpec, events: list[Row], data: list[Row], as_of: int) -> Any:
+    """The value of a trait, from the sources that it names; without any, from all events and no profile data."""
+    if not trait.sources:
+        return measure(trait, events, as_of)
+    every = sorted([*events, *data], key=order)
+    if not trait.trusted_first:
+        return measure(trait, [row for row in every if row["source"] in trait.sources], as_of)
+    found = (measure(trait, [row for row in every if row["source"] == source], as_of) for source in trait.sources)
+    return next((each for each in found if each is not None), None)
 
 
 def measure(trait: TraitSpec, events: list[Row], as_of: int) -> Any:

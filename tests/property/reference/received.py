@@ -10,7 +10,7 @@ import xxhash
 from tests.property.reference.history import Batch, Declarations, History, Line
 from tests.property.reference.values import HOUR, Row, instant, micros_of, parsed, text_of
 
-TYPES = ("identify", "track", "page", "screen", "group", "alias")
+TYPES = ("identify", "track", "page", "screen", "group", "alias", "profile_data")
 
 
 def raw(history: History, declarations: Declarations) -> tuple[list[Row], list[Row], list[Row]]:
@@ -73,7 +73,11 @@ def _fault(line: Line, message: Any) -> str | None:
         return "the message is no object"
     if _type(line, message) is None:
         return "the message has no type"
-    return None if _type(line, message) in TYPES else "the type is unknown; types are track, page, screen, identify, group, alias"
+    return (
+        None
+        if _type(line, message) in TYPES
+        else "the type is unknown; types are track, page, screen, identify, group, alias, profile_data"
+    )
 
 
 def _type(line: Line, message: Row) -> str | None:
