@@ -31,6 +31,10 @@ RESERVED_TRAITS = ("profile_id", *PROFILE_TIMES, "valid_from", "valid_to", "buck
 """Names that no trait may take: columns that profiles have, or that stand beside them in queries."""
 
 
+ALLOWED_PURPOSES = "allowed_purposes"
+"""The column in which the layer consent finds what signals say."""
+
+
 class Reference(NamedTuple):
     """One declaration's use of another's name."""
 
@@ -185,6 +189,7 @@ def cross_mistakes(loaded: Loaded) -> Iterator[Mistake]:
     yield from _same_calls(loaded)
     yield from _same_write_keys(loaded)
     yield from _enrichments_out_of_order(loaded)
+    yield from _signals_without_a_reader(loaded)
     yield from _unsupported_modes(loaded)
 
 
@@ -326,6 +331,18 @@ def _enrichments_out_of_order(loaded: Loaded) -> Iterator[Mistake]:
                 sound = (*sound, each)
             except ValueError as error:
                 yield declared.mistake((place, "enrichment"), f"{each.enrichment}: {str(error).partition(': ')[2]}")
+
+
+def _signals_without_a_reader(loaded: Loaded) -> Iterator[Mistake]:
+    """Signals that nothing reads would look like people who never answered."""
+    given = {column for each in loaded.of("enrichments") for entry in each.spec for column in entry.columns}
+    if ALLOWED_PURPOSES in given or loaded.broken("enrichments"):
+        return
+    for declared in loaded.of("consent"):
+        for place, each in enumerate(declared.spec.purposes):
+            if each.signals:
+                wrong = "nothing reads signals; add `- enrichment: consent_strings` to enrichments.yaml"
+                yield declared.mistake(("purposes", place, "signals"), f"purposes.{place}.signals: {wrong}")
 
 
 def _same_write_keys(loaded: Loaded) -> Iterator[Mistake]:

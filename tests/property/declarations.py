@@ -18,6 +18,7 @@ from cdp_assets.segments.spec import SegmentSpec
 from tests.property.reference.history import Declarations
 
 EVENTS = ("Product Viewed", "Product Added", "Order Completed", "Order Refunded", "Signed Up", "Signed Out")
+SIGNALS = ("tcf:1", "tcf:2", "google:ad_storage", "google:analytics_storage", "us:sale", "scope:marketing", "scope:ads")
 NUMERIC = ("count", "sum")
 INSTANTS = ("first_event_at", "last_event_at")
 
@@ -166,6 +167,10 @@ def _consent(random: Random) -> ConsentSpec:
         {"purpose": "profiling", "categories": ["ads"]},
     ]
     kept = [each for each in purposes if random.random() < 0.8]
+    signals = Random(f"signals of {len(kept)} {random.getstate()[1][:2]}")  # no draw: what else is made up stays the same
+    for each in kept:
+        if signals.random() < 0.6:
+            each["signals"] = signals.sample(SIGNALS, signals.randint(1, 3))
     return ConsentSpec.model_validate({"purposes": kept, "conflict": random.choice(["latest", "denied_wins"])})
 
 

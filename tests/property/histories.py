@@ -61,6 +61,19 @@ CAMPAIGNS: list[Any] = [
     {"source": "insta", "medium": "social"},
 ]
 REFERRERS = ["", "", "https://www.google.com/", "https://blog.example/post?a=1"]
+CONSENT_STRINGS: list[dict[str, Any]] = [
+    {"tcf": "CQuZP8AQuZP8AEsAAAENC0FoALAAAEIAAAAAF5wAgAFALzAAAAAA.IAAA.YAAAAAAAAAAA"},
+    {"gcs": "G110"},
+    {"scopes": ["marketing"]},
+    {"tcf": "CQuZP8AQuZP8AEs", "gcs": "G100"},
+    {"usp": "1YYN"},
+    {"scopes": []},
+    {"gcd": "13t3t3t3t5", "usp": "1YNN"},
+    {"gpp": "DBABBg~BAUAAABA.QA"},
+    {"scopes": ["ads", "marketing"], "gcs": "G111"},
+    {"gpp": "DBABLA", "usp": "odd", "gcs": ["G111"]},
+]
+"""What consent managers tell beside or instead of an answer by category; some of it can't be read."""
 NOTES = ["naïve 🎈", "a\tb", 'quote " and \\', "رسالة", "e\u0301", "\u2028", "line\nbreak", "</script>"]
 
 
@@ -345,6 +358,9 @@ class _Shop:
             context |= {"device": {"id": self.random.choice(["S1", "s1", "s2", "s3"])}, "ip": "203.0.113.7"}
         if context or self._is(0.5):
             message["context"] = context
+        if self.count % 7 == 0:  # no draw: what else is made up stays the same
+            given = CONSENT_STRINGS[self.count // 7 % len(CONSENT_STRINGS)]
+            message.setdefault("context", {}).setdefault("consent", {}).update(given)
         if self.count % 6 == 0:  # no draw: what else is made up stays the same
             versions: list[Any] = [Number("2"), "2", Number("9"), Number("1"), None]
             message.setdefault("context", {})["protocols"] = {"event_version": versions[self.count // 6 % 5]}

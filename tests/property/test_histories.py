@@ -51,6 +51,7 @@ def test_generated_histories_hold_every_situation() -> None:
         seen |= {f"kind {trait.kind}" for trait in chosen.traits}
         raws = tables["raw_events"]
         keys = [(row["source"], row["message_id"]) for row in raws]
+        told = [row["enriched"] for row in tables["enriched_events"]]
         situations = {
             "empty batch": any(not batch.lines for batch in received),
             "duplicate": any(row["duplicates"] for row in tables["import_batches"]),
@@ -64,6 +65,9 @@ def test_generated_histories_hold_every_situation() -> None:
             "left out by a limit": any(row["is_conducting"] and not row["is_accepted"] for row in tables["identity_edges"]),
             "shared by time": any(row["valid_from"] is not None for row in tables["identity_map"]),
             "consent": {row["status"] for row in tables["consents"]} == {"granted", "denied"},
+            "consent of strings": any(row["allowed_purposes"] and not row["consent"] for row in told),
+            "consent of both": any(row["allowed_purposes"] and row["consent"] for row in told),
+            "unreadable string": any("consent_strings" in (row["violations"] or "") for row in tables["enriched_events"]),
             "refund": any(row["is_refund"] and row["order_id"] is not None for row in tables["conversions"]),
             "missing value": any(row["is_value_missing"] for row in tables["conversions"]),
             "no touch": any(row["path_length"] == 0 for row in tables["attribution_credit"]),

@@ -35,6 +35,7 @@ def test_every_raw_row_is_enriched_by_what_the_caller_found() -> None:
         "medium",
         "click_id_type",
         "consent",
+        "allowed_purposes",
     }
     assert [row["touchpoint_id"] for row in tables["touchpoints"]] == ["b"]
 
@@ -73,6 +74,22 @@ def test_answers_of_one_instant_go_by_message_key() -> None:
     both = [answer("08:00", True, userId="u"), answer("08:00", False, userId="u")]
     expected = "granted" if message_key("web", "a") > message_key("web", "b") else "denied"
     assert consented("latest", *both) == [(expected, t("2026-02-01T08:00Z"))]
+
+
+def test_strings_answer_only_what_the_object_of_the_same_event_does_not() -> None:
+    purposes = [{"purpose": "marketing", "signals": ["google:ad_storage"]}, {"purpose": "analytics", "signals": ["scope:x"]}]
+    both = {"categoryPreferences": {"marketing": True}, "gcs": "G100", "scopes": ["x"]}
+    messages = [
+        {"type": "identify", "userId": who, "timestamp": f"2026-02-01T0{hour}:00Z", "context": {"consent": given}}
+        for who, hour, given in [("u", 8, both), ("v", 8, both), ("v", 9, {"gcs": "G100"}), ("v", 7, {"scopes": []})]
+    ]
+    rows = run(told(*messages), declared(consent={"purposes": purposes}), NOW)["consents"]
+    assert [(row["profile_id"], row["purpose"], row["status"], row["at"]) for row in rows] == [
+        (1, "analytics", "granted", t("2026-02-01T08:00Z")),
+        (1, "marketing", "granted", t("2026-02-01T08:00Z")),
+        (2, "analytics", "granted", t("2026-02-01T08:00Z")),
+        (2, "marketing", "denied", t("2026-02-01T09:00Z")),
+    ]
 
 
 # section 6

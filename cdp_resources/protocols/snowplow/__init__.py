@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from cdp_resources.protocols import Mapped, UnreadableError
+from cdp_resources.protocols.snowplow.consent import CONSENT, consent
 
 _PAYLOAD = re.compile(r"iglu:com\.snowplowanalytics\.snowplow/payload_data/jsonschema/\d+-\d+-\d+")
 _SCHEMA = re.compile(r"iglu:([A-Za-z0-9_.-]+)/([A-Za-z0-9_.-]+)/[A-Za-z0-9_-]+/\d+-(?:\d+|\*)-(?:\d+|\*)")
@@ -100,6 +101,9 @@ def mapped(event: Mapping[str, Any], user_agent: str | None) -> Mapped:
     if true_at or device_at:
         message["timestamp"] = true_at or device_at
     context = _context(rest, user_agent)
+    if extra.get("schema", "").startswith(CONSENT):
+        answer = consent(extra["schema"], message["properties"], contexts)
+        context |= {} if answer is None else {"consent": answer}
     snowplow = {**extra, **({"contexts": contexts} if contexts else {}), **_renamed(rest)}
     if snowplow:
         context["snowplow"] = snowplow
