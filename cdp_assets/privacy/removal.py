@@ -13,7 +13,7 @@ from cdp_assets import manifest
 from cdp_assets.enriched_events import schema as enriched
 from cdp_assets.identity_graph.schema import EDGES, EVENT_SUBJECTS, IDENTIFIERS, IDENTITY_MAP, SIGHTINGS
 from cdp_assets.privacy.journal import Journal
-from cdp_assets.privacy.search import BASE, CARRIERS, KEYS, PLACE, Holdings, Layers, packed, rows_at, unpacked
+from cdp_assets.privacy.search import BASE, KEYS, PLACE, Holdings, Layers, carrying, packed, rows_at, unpacked
 from cdp_assets.privacy.values import Needles, Wanted, mentions
 from cdp_assets.raw_events import schema as raw
 from cdp_assets.run import Run
@@ -43,7 +43,8 @@ def identity_effects(run: Run, layers: Layers, wanted: Wanted, places: pl.DataFr
     ids = {each.identifier_id for each in wanted.identifiers}
     subjects = rows_at(run.lake.table(EVENT_SUBJECTS), places, ["subject_id"])["subject_id"].unique()
     touched = set(subjects.to_list()) - ids
-    events = rows_at(run.lake.table(enriched.ENRICHED_EVENTS), places, CARRIERS)
+    table, columns = carrying(run, layers)
+    events = rows_at(table, places, columns)
     if events.is_empty():
         return touched, False
     pairs = ["identifier_type", "identifier"]

@@ -30,8 +30,8 @@ def declarations(seed: int) -> Declarations:
     random = Random(f"declarations {seed}")
     traits = _traits(random)
     return Declarations(
-        identity=_identity(random),
-        consent=_consent(random),
+        identity=_identity(random, Random(f"links {seed}")),
+        consent=_consent(random, Random(f"signals {seed}")),
         traits=traits,
         segments=_segments(random, traits),
         attribution=_attribution(random),
@@ -125,7 +125,7 @@ def variant(declared: Declarations, seed: int) -> Declarations:
     return declared
 
 
-def _identity(random: Random) -> IdentitySpec:
+def _identity(random: Random, links: Random) -> IdentitySpec:
     def protected(limits: list[int | None]) -> Given:
         given: Given = {"limit": random.choice(limits)}
         if random.random() < 0.5:
@@ -140,6 +140,8 @@ def _identity(random: Random) -> IdentitySpec:
     device = {"type": "anonymous_id", "from": ["anonymous_id"], **protected([None, None, 2, 4])}
     if random.random() < 0.6:
         device["from"] = ["anonymous_id", "previous_id"]
+    if links.random() < 0.6:
+        device["linked"] = {"stale_after_minutes": links.choice([1, 2, 90])}
     paths = ["traits.email", "context.traits.email", "properties.email"]
     email = {"type": "email", "from": paths, "normalise": random.choice(["email", "email", "email", "lower"])}
     email |= protected([None, None, 1, 2])
@@ -160,14 +162,13 @@ def _identity(random: Random) -> IdentitySpec:
     return IdentitySpec.model_validate({"identifiers": identifiers})
 
 
-def _consent(random: Random) -> ConsentSpec:
+def _consent(random: Random, signals: Random) -> ConsentSpec:
     purposes = [
         {"purpose": "marketing", "categories": random.choice([[], ["marketing"], ["marketing", "ads"]])},
         {"purpose": "analytics", "default": random.choice(["denied", "granted"])},
         {"purpose": "profiling", "categories": ["ads"]},
     ]
     kept = [each for each in purposes if random.random() < 0.8]
-    signals = Random(f"signals of {len(kept)} {random.getstate()[1][:2]}")  # no draw: what else is made up stays the same
     for each in kept:
         if signals.random() < 0.6:
             each["signals"] = signals.sample(SIGNALS, signals.randint(1, 3))

@@ -232,6 +232,8 @@ class _Shop:
             )
         self._add_context(message, person)
         sent_at = self._add_time(message, device)
+        if self.count % 5 == 0:  # no draw: what else is made up stays the same
+            self._add_link(message, device)
         endpoint = None
         if self._is(0.4):
             endpoint = message["type"]
@@ -364,6 +366,15 @@ class _Shop:
         if self.count % 6 == 0:  # no draw: what else is made up stays the same
             versions: list[Any] = [Number("2"), "2", Number("9"), Number("1"), None]
             message.setdefault("context", {})["protocols"] = {"event_version": versions[self.count // 6 % 5]}
+
+    def _add_link(self, message: dict[str, Any], device: str) -> None:
+        """The page is reached by a link that names another device: just now, a while ago, or nobody knows when."""
+        number = self.count // 5
+        age = [0, SECOND, 90 * SECOND, 119 * SECOND, 7 * 60 * SECOND, DAY][number % 6]
+        followed = (self.now + self.skews[device] - age) // 1000
+        other = f"d{number % 10}" if number % 7 else "null"
+        page = message.setdefault("context", {}).setdefault("page", {"referrer": ""})
+        page["url"] = f"https://shop.example/?_sp={other}.{followed}" if number % 8 else f"https://shop.example/?ajs_aid={other}"
 
     def _add_time(self, message: dict[str, Any], device: str) -> int | None:
         happened = self.now - self.random.choice([0, 0, SECOND, SECOND, 1234, 60 * SECOND])

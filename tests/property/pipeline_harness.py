@@ -26,7 +26,10 @@ from tests.property.reference.history import Batch, Declarations
 from tests.property.reference.values import Row, compact, parsed
 
 ENRICHMENTS = EnrichmentList.model_validate(
-    [{"enrichment": name} for name in ("page_url", "campaign", "referrer", "channel", "consent", "consent_strings")]
+    [
+        {"enrichment": name}
+        for name in ("page_url", "campaign", "referrer", "channel", "consent", "consent_strings", "cross_domain")
+    ]
 ).root
 
 
@@ -141,6 +144,7 @@ class World:
                 "click_id_type": mine["click_id_type"],
                 "consent": json.loads(mine["consent"]) if mine["consent"] else None,
                 "allowed_purposes": json.loads(mine["allowed_purposes"]) if mine["allowed_purposes"] else None,
+                **plain({name: mine[name] for name in ("linked_anonymous_id", "linked_at")}),
             }
 
         return of

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.property.histories import as_of, declarations, histories, history, printed, smallest, variant
 from tests.property.reference import run
 from tests.property.reference.history import History
+from tests.property.reference.identity import identifiers, linked
 from tests.property.reference.received import hour_of, raw
 from tests.property.reference.values import HOUR, parsed
 
@@ -68,6 +69,7 @@ def test_generated_histories_hold_every_situation() -> None:
             "consent of strings": any(row["allowed_purposes"] and not row["consent"] for row in told),
             "consent of both": any(row["allowed_purposes"] and row["consent"] for row in told),
             "unreadable string": any("consent_strings" in (row["violations"] or "") for row in tables["enriched_events"]),
+            "link": any(linked(row, chosen.identity, identifiers(row, chosen.identity)) for row in tables["enriched_events"]),
             "refund": any(row["is_refund"] and row["order_id"] is not None for row in tables["conversions"]),
             "missing value": any(row["is_value_missing"] for row in tables["conversions"]),
             "no touch": any(row["path_length"] == 0 for row in tables["attribution_credit"]),

@@ -12,9 +12,19 @@ from typing import Any
 from tests.property.reference.history import Declarations
 from tests.property.reference.values import Row, text_of
 
-COLUMNS = ("channel", "campaign", "source", "medium", "click_id_type", "consent", "allowed_purposes")
-"""What the function answers for a row: five texts or None, and twice an object purpose -> whether it was given, or None: as answered, and
-as strings tell.
+COLUMNS = (
+    "channel",
+    "campaign",
+    "source",
+    "medium",
+    "click_id_type",
+    "consent",
+    "allowed_purposes",
+    "linked_anonymous_id",
+    "linked_at",
+)
+"""What the function answers for a row: five texts or None, twice an object purpose -> whether it was given, or None: as answered, and as
+strings tell; and whose link was followed, a text, and when.
 
 They are kept under `enriched`, since a raw row's `source` is another one.
 """
@@ -63,6 +73,7 @@ def plain_enrichment(declarations: Declarations) -> Enrich:
         told: Row = {"consent": consent or None, "allowed_purposes": _of_strings(_object(context.get("consent")), signals)}
         campaign = _object(context.get("campaign"))
         page = _object(context.get("page"))
+        told["linked_anonymous_id"], told["linked_at"] = _link(text_of(page.get("url")) or "")
         if campaign:
             told["campaign"], told["source"], told["medium"] = (text_of(campaign.get(k)) for k in ("name", "source", "medium"))
             told["channel"] = CHANNELS.get(told["medium"] or "", "Other")
@@ -71,6 +82,12 @@ def plain_enrichment(declarations: Declarations) -> Enrich:
         return told
 
     return enrich
+
+
+def _link(url: str) -> tuple[str | None, int | None]:
+    """The device and the instant of Snowplow's parameter."""
+    device, _, milliseconds = url.partition("?_sp=")[2].partition("&")[0].partition(".")
+    return device or None, int(milliseconds) * 1000 if milliseconds else None
 
 
 def _of_strings(given: Row, signals: dict[str, tuple[str, ...]]) -> Row | None:
