@@ -89,24 +89,22 @@ def identifiers(events: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:
         types += [each.type] * len(known)
         forms += known
         own[each.type] = _OfType(known, earlier)
-    own_count = sum(map(len, rows))
+    own_rows = np.concatenate(rows)
     for each in spec.identifiers:
         linked = None if each.linked is None else followed(events, each.linked)
         if linked is not None:
-            row, number_of, fresh = _linked(linked, own[each.type], normaliser(each), len(forms))
+            # An event without identifiers of its own is nobody's, whatever its link says.
+            carriers = pl.Series(np.unique(own_rows))
+            coded = _coded(carriers, linked.gather(carriers))
+            row, number_of, fresh = _linked(coded, events.height, own[each.type], normaliser(each), len(forms))
             rows.append(row)
             numbers.append(number_of)
             types += [each.type] * len(fresh)
             forms += fresh
     row, number_of = np.concatenate(rows), np.concatenate(numbers)
-    if len(row) > own_count:  # an event without identifiers of its own is nobody's, whatever its link says
-        has_own = np.zeros(events.height, dtype=np.bool_)
-        has_own[row[:own_count]] = True
-        is_known = has_own[row]
-        row, number_of = row[is_known], number_of[is_known]
     order = np.argsort(row, kind="stable")
     row, number_of = row[order], number_of[order]
-    is_linked = [] if len(row) == own_count else [pl.Series(IS_LINKED, order >= own_count)]
+    is_linked = [] if len(row) == len(own_rows) else [pl.Series(IS_LINKED, order >= len(own_rows))]
     count = np.arange(len(row))
     is_first = np.diff(row, prepend=-1) != 0
     named = pl.DataFrame(
@@ -132,10 +130,9 @@ class _OfType:
 
 
 def _linked(
-    texts: pl.Series, own: _OfType, normalise: Callable[[str], str | None], first: int
+    coded: _Coded, height: int, own: _OfType, normalise: Callable[[str], str | None], first: int
 ) -> tuple[Ints, Ints, dict[str, int]]:
     """Rows and numbers of identifiers that came with links, and the values that are new, numbered from `first`."""
-    coded = _coded(None, texts)
     fresh: dict[str, int] = {}
 
     def number(form: str | None) -> int:
@@ -143,7 +140,7 @@ def _linked(
             return -1
         return own.known[form] if form in own.known else fresh.setdefault(form, first + len(fresh))
 
-    mine = np.full(len(texts), -1)
+    mine = np.full(height, -1)
     mine[coded.rows] = np.array([number(normalise(value)) for value in coded.values], dtype=np.int64)[coded.codes]
     is_new = mine >= 0
     for other in own.by_row:
