@@ -88,13 +88,14 @@ def identifiers(events: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:
             numbers.append(mine[is_new])
         types += [each.type] * len(known)
         forms += known
-        own[each.type] = _OfType(known, earlier)
-    own_rows = np.concatenate(rows)
+        if each.linked is not None:
+            own[each.type] = _OfType(known, earlier)
+    own_count = sum(map(len, rows))
     for each in spec.identifiers:
         linked = None if each.linked is None else followed(events, each.linked)
         if linked is not None:
             # An event without identifiers of its own is nobody's, whatever its link says.
-            carriers = pl.Series(np.unique(own_rows))
+            carriers = pl.Series(np.unique(np.concatenate(rows)))
             coded = _coded(carriers, linked.gather(carriers))
             row, number_of, fresh = _linked(coded, events.height, own[each.type], normaliser(each), len(forms))
             rows.append(row)
@@ -104,7 +105,7 @@ def identifiers(events: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:
     row, number_of = np.concatenate(rows), np.concatenate(numbers)
     order = np.argsort(row, kind="stable")
     row, number_of = row[order], number_of[order]
-    is_linked = [] if len(row) == len(own_rows) else [pl.Series(IS_LINKED, order >= len(own_rows))]
+    is_linked = [] if len(row) == own_count else [pl.Series(IS_LINKED, order >= own_count)]
     count = np.arange(len(row))
     is_first = np.diff(row, prepend=-1) != 0
     named = pl.DataFrame(
