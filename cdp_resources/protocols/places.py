@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_SECOND = 253_402_300_799
-_UNITS = {"milliseconds": 1_000, "microseconds": 1_000_000}
+_PER_SECOND = {"milliseconds": 1_000, "microseconds": 1_000_000}
 
 
 def with_path(page: dict[str, Any]) -> dict[str, Any]:
@@ -26,6 +26,7 @@ def with_path(page: dict[str, Any]) -> dict[str, Any]:
 def instant(value: Any, unit: Literal["milliseconds", "microseconds"]) -> str | None:
     """Whole units since 1970, as a number or text, as ISO 8601; None for anything else."""
     text = str(value)
-    if not re.fullmatch(r"\d{1,18}", text) or int(text) >= (_LATEST_SECOND + 1) * _UNITS[unit]:
+    if not re.fullmatch(r"\d{1,18}", text) or int(text) >= (_LATEST_SECOND + 1) * _PER_SECOND[unit]:
         return None
-    return (_EPOCH + timedelta(**{unit: int(text)})).isoformat(timespec=unit).replace("+00:00", "Z")
+    since = timedelta(microseconds=int(text) * 1_000_000 // _PER_SECOND[unit])
+    return (_EPOCH + since).isoformat(timespec=unit).replace("+00:00", "Z")
