@@ -12,6 +12,7 @@ import pytest
 
 from cdp_assets.comparison import PropertyFilter
 from tests.property.reference import run
+from tests.property.reference.enriched import COLUMNS
 from tests.property.reference.profiles import holds
 from tests.property.reference.received import message_key
 from tests.property.reference.segments import changes, segment_members
@@ -28,15 +29,7 @@ def test_every_raw_row_is_enriched_by_what_the_caller_found() -> None:
     received = told({"event": "A", "userId": "u"}, {"type": "page", "userId": "u"})
     tables = run(received, declared(), NOW, enrich=lambda row: {"channel": "Email"} if row["type"] == "page" else {})
     assert [row["enriched"]["channel"] for row in tables["enriched_events"]] == [None, "Email"]
-    assert tables["enriched_events"][0]["enriched"].keys() == {
-        "channel",
-        "campaign",
-        "source",
-        "medium",
-        "click_id_type",
-        "consent",
-        "allowed_purposes",
-    }
+    assert tables["enriched_events"][0]["enriched"].keys() == set(COLUMNS)
     assert [row["touchpoint_id"] for row in tables["touchpoints"]] == ["b"]
 
 
