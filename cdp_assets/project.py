@@ -210,7 +210,7 @@ def _project(loaded: Loaded, folder: Path) -> Project:
         segments=_in_order({each.name: each for each in loaded.of("segment")}),
         sources=Named({each.name: each.spec for each in loaded.of("source")}),
         violations=Named({each.name: each.beside.get("violations") or ViolationPolicy() for each in loaded.of("source")}),
-        enrichments=with_consent(enrichments, consent.category_mapping()),
+        enrichments=with_consent(enrichments, consent.category_mapping(), consent.signal_mapping()),
         attribution=one("attribution"),
         destinations=Named({each.name: each.spec for each in loaded.of("destination")}),
         syncs=several("sync"),

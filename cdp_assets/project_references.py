@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import polars as pl
+
 from cdp_assets.attribution.spec import AttributionSpec
 from cdp_assets.comparison import PropertyFilter
 from cdp_assets.declaration_errors import dotted, listed, no_such, shown
@@ -29,6 +31,10 @@ PROFILE_TIMES = ("first_seen_at", "last_seen_at")
 
 RESERVED_TRAITS = ("profile_id", *PROFILE_TIMES, "valid_from", "valid_to", "bucket", "segment", "as_of")
 """Names that no trait may take: columns that profiles have, or that stand beside them in queries."""
+
+
+ALLOWED_PURPOSES = "allowed_purposes"
+"""The column in which the layer consent finds what signals say."""
 
 
 class Reference(NamedTuple):
@@ -187,6 +193,8 @@ def cross_mistakes(loaded: Loaded) -> Iterator[Mistake]:
     yield from _same_calls(loaded)
     yield from _same_write_keys(loaded)
     yield from _enrichments_out_of_order(loaded)
+    yield from _signals_without_a_reader(loaded)
+    yield from _links_without_a_reader(loaded)
     yield from _unsupported_modes(loaded)
 
 
@@ -340,6 +348,33 @@ def _enrichments_out_of_order(loaded: Loaded) -> Iterator[Mistake]:
                 sound = (*sound, each)
             except ValueError as error:
                 yield declared.mistake((place, "enrichment"), f"{each.enrichment}: {str(error).partition(': ')[2]}")
+
+
+def _signals_without_a_reader(loaded: Loaded) -> Iterator[Mistake]:
+    """Signals that nothing reads would look like people who never answered."""
+    given = {column for each in loaded.of("enrichments") for entry in each.spec for column in entry.columns}
+    if ALLOWED_PURPOSES in given or loaded.broken("enrichments"):
+        return
+    for declared in loaded.of("consent"):
+        for place, each in enumerate(declared.spec.purposes):
+            if each.signals:
+                path: Path = ("purposes", place, "signals")
+                wrong = "nothing reads signals; add `- enrichment: consent_strings` to enrichments.yaml"
+                yield declared.mistake(path, f"{dotted(path)}: {wrong}")
+
+
+def _links_without_a_reader(loaded: Loaded) -> Iterator[Mistake]:
+    """Columns of links that no enrichment gives would never join anybody."""
+    entries = [entry for each in loaded.of("enrichments") for entry in each.spec]
+    dtypes = {name: column.dtype for entry in entries for name, column in entry.columns.items()}
+    for declared in loaded.of("identity") if not loaded.broken("enrichments") else ():
+        for place, link in enumerate(each.linked for each in declared.spec.identifiers):
+            for field, wanted in (("column", pl.String), ("at", pl.Datetime)) if link is not None else ():
+                path: Path = ("identifiers", place, "linked", field)
+                choices = [name for name, dtype in dtypes.items() if dtype == wanted]
+                if (name := getattr(link, field)) not in choices:
+                    wrong = no_such("column of the enrichments", name, choices)
+                    yield declared.mistake(path, f"{dotted(path)}: {wrong} (links are read by the enrichment cross_domain)")
 
 
 def _same_write_keys(loaded: Loaded) -> Iterator[Mistake]:

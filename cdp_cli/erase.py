@@ -20,6 +20,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cdp_assets import pipeline
 from cdp_assets.destination_syncs import layer as destination_syncs
+from cdp_assets.identity_graph.links import link_columns
 from cdp_assets.identity_graph.observe import identifiers, normaliser
 from cdp_assets.privacy import journal as journals
 from cdp_assets.privacy.journal import Journal
@@ -54,6 +55,7 @@ def layers_of(run: Run) -> Layers:
     return Layers(
         tables=tuple(pipeline.tables(run.project)),
         identifiers=partial(identifiers, spec=run.project.identity),
+        linked=link_columns(run.project.identity),
         normalisers=normalisers(run.project),
         update=partial(pipeline.update_all, run),
     )

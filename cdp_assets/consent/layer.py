@@ -16,7 +16,13 @@ from cdp_assets.identity_graph.schema import with_profile
 from cdp_assets.run import Run
 from cdp_resources.lake import Table
 
-_COLUMNS = {"batch_seq": pl.Int64(), "offset": pl.Int64(), "received_date": pl.Date(), "consent": pl.String()}
+_COLUMNS = {
+    "batch_seq": pl.Int64(),
+    "offset": pl.Int64(),
+    "received_date": pl.Date(),
+    "consent": pl.String(),
+    "allowed_purposes": pl.String(),
+}
 EVENTS = replace(ENRICHED_EVENTS, columns=_COLUMNS)
 
 

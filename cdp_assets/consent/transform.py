@@ -12,13 +12,28 @@ from cdp_assets.consent.schema import CONSENT_FACTS, CONSENTS
 
 
 def consent_facts(events: pl.DataFrame, subjects: pl.DataFrame) -> pl.DataFrame:
-    """The consent facts of some batches. `events`: [batch_seq, offset, consent]."""
-    said = events.filter(pl.col("consent").is_not_null()).select("batch_seq", "offset", "consent")
+    """The consent facts of some batches. `events`: [batch_seq, offset, consent, allowed_purposes]: what a consent object said, and strings."""
+    is_said = pl.any_horizontal(pl.col("consent", "allowed_purposes").is_not_null())
+    said = _together(events.filter(is_said).select("batch_seq", "offset", "consent", "allowed_purposes"))
     return (
         said.join(subjects, on=["batch_seq", "offset"], how="inner")
         .select(list(CONSENT_FACTS.columns))
         .sort("batch_seq", "offset")
     )
+
+
+def _together(said: pl.DataFrame) -> pl.DataFrame:
+    """`consent` with the purposes that only strings tell of: what a person answered goes before what a string carries along."""
+    if said["allowed_purposes"].null_count() == said.height:
+        return said.drop("allowed_purposes")
+    pairs = said.select("consent", "allowed_purposes").unique()
+    both = [
+        json.dumps({**json.loads(allowed or "{}"), **json.loads(answered or "{}")}, sort_keys=True, separators=(",", ":"))
+        for answered, allowed in pairs.iter_rows()
+    ]
+    known = pairs.with_columns(pl.Series("both", both, dtype=pl.String))
+    joined = said.join(known, on=["consent", "allowed_purposes"], how="left", nulls_equal=True)
+    return joined.select("batch_seq", "offset", consent="both")
 
 
 def consents(facts: pl.DataFrame, purposes: Collection[str], conflict: Literal["latest", "denied_wins"]) -> pl.DataFrame:

@@ -183,14 +183,23 @@ def check_order(enrichments: tuple[EnrichmentSpec, ...]) -> None:
         labels.add(each.label)
 
 
-def with_consent(enrichments: tuple[EnrichmentSpec, ...], purposes: Mapping[str, tuple[str, ...]]) -> tuple[EnrichmentSpec, ...]:
-    """The enrichments, those with a setting `consent_purposes` that config leaves open filled with the project's purposes.
+def with_consent(
+    enrichments: tuple[EnrichmentSpec, ...],
+    purposes: Mapping[str, tuple[str, ...]],
+    signals: Mapping[str, tuple[str, ...]] | None = None,
+) -> tuple[EnrichmentSpec, ...]:
+    """The enrichments with the project's purposes in the settings for them, `consent_purposes` and `purposes`, where config leaves those open.
 
-    `purposes` maps a purpose to the consent manager's categories that must all be given (ConsentSpec.category_mapping).
+    `purposes` maps a purpose to the consent manager's categories that must all be given (ConsentSpec.category_mapping), `signals` to the
+    signals that tell of it (ConsentSpec.signal_mapping).
     """
-    return tuple(
-        each.model_copy(update={"settings": each.settings.model_copy(update={"consent_purposes": dict(purposes)})})
-        if "consent_purposes" in type(each.settings).model_fields and "consent_purposes" not in each.settings.model_fields_set
-        else each
-        for each in enrichments
-    )
+    given = {"consent_purposes": dict(purposes), "purposes": dict(signals or {})}
+
+    def filled(each: EnrichmentSpec) -> EnrichmentSpec:
+        is_open = type(each.settings).model_fields.keys() & given.keys() - each.settings.model_fields_set
+        if not is_open:
+            return each
+        settings = each.settings.model_copy(update={name: given[name] for name in is_open})
+        return each.model_copy(update={"settings": settings})
+
+    return tuple(map(filled, enrichments))

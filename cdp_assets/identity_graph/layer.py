@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
+from cdp_assets.identity_graph.links import link_columns
 from cdp_assets.identity_graph.observe import identifier_keys, identifiers, observations, told_about
 from cdp_assets.identity_graph.schema import (
     EDGES,
@@ -67,7 +68,8 @@ def update(run: Run) -> IdentityReport:
     """
     with run.writing(LAYER):
         tables = _Tables(run)
-        enriched = run.lake.table(ENRICHED_EVENTS)
+        columns = {**ENRICHED_EVENTS.columns, **link_columns(run.project.identity)}
+        enriched = run.lake.table(replace(ENRICHED_EVENTS, columns=columns))
         rules = run.project.digest("identity")
         marks = {RULES: rules, UPSTREAM: enriched.epoch}
         is_rebuild = run.full or (any(tables.map.mark(name) != value for name, value in marks.items()) and tables.map.cursor >= 0)
@@ -117,8 +119,12 @@ def _observe(run: Run, tables: _Tables, enriched: Table, seqs: Sequence[int]) ->
         "anonymous_id",
         "previous_id",
         "group_id",
+        "traits",
+        "properties",
+        "context",
     ]
-    events = in_order(enriched.scan(seqs).select(*columns, "traits", "properties", "context").collect())
+    columns = list(dict.fromkeys([*columns, *link_columns(run.project.identity)]))
+    events = in_order(enriched.scan(seqs).select(columns).collect())
     listed = identifiers(events, run.project.identity)
     kinds = ["identifier_type", "identifier"]
     distinct = listed.filter(pl.col("number").is_first_distinct()).select("batch_seq", "offset", "number", *kinds)

@@ -1,4 +1,4 @@
-"""Identifiers, subjects, edges and sightings of a batch of events. Pure; docs/semantics.md section 4, rules 1 to 3 and 8."""
+"""Identifiers, subjects, edges and sightings of a batch of events. Pure; docs/semantics.md section 4, rules 1 to 3, 8 and 11."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
+from cdp_assets.identity_graph.links import followed
 from cdp_assets.identity_graph.spec import IdentifierSpec, IdentitySpec
 from cdp_resources import json_paths
 
 Ints = NDArray[np.int64]
 COLUMNS = ("user_id", "anonymous_id", "previous_id", "group_id")
+IS_LINKED = "is_linked"
 MAX_LENGTH = 256
 BLOCKED = re.compile(
     r"(null|none|undefined|unknown|anonymous|nan|n/a|na|false|true|-1|0|test|guest|\[object object\]|[0-]+)", re.IGNORECASE
@@ -59,13 +61,14 @@ def identifiers(events: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:
     """The identifiers of each event in its order: [batch_seq, offset, row, position, number, identifier_type, identifier].
 
     `events`: enriched_events. `row` is the event's place in that frame, `position` the identifier's place in the event, and `number` is the same for the same
-    identifier, all from 0.
+    identifier, all from 0. With links, also `is_linked`: whether it is not the event's own, but came with a link.
     """
     found: dict[str, _Coded] = {}
     rows: list[Ints] = []
     numbers: list[Ints] = []
     types: list[str] = []
     forms: list[str] = []
+    own: dict[str, _OfType] = {}
     for each in spec.identifiers:
         normalise = normaliser(each)
         known: dict[str, int] = {}
@@ -85,9 +88,24 @@ def identifiers(events: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:
             numbers.append(mine[is_new])
         types += [each.type] * len(known)
         forms += known
+        if each.linked is not None:
+            own[each.type] = _OfType(known, earlier)
+    own_count = sum(map(len, rows))
+    for each in spec.identifiers:
+        linked = None if each.linked is None else followed(events, each.linked)
+        if linked is not None:
+            # An event without identifiers of its own is nobody's, whatever its link says.
+            carriers = pl.Series(np.unique(np.concatenate(rows)))
+            coded = _coded(carriers, linked.gather(carriers))
+            row, number_of, fresh = _linked(coded, events.height, own[each.type], normaliser(each), len(forms))
+            rows.append(row)
+            numbers.append(number_of)
+            types += [each.type] * len(fresh)
+            forms += fresh
     row, number_of = np.concatenate(rows), np.concatenate(numbers)
     order = np.argsort(row, kind="stable")
     row, number_of = row[order], number_of[order]
+    is_linked = [] if len(row) == own_count else [pl.Series(IS_LINKED, order >= own_count)]
     count = np.arange(len(row))
     is_first = np.diff(row, prepend=-1) != 0
     named = pl.DataFrame(
@@ -98,7 +116,37 @@ def identifiers(events: pl.DataFrame, spec: IdentitySpec) -> pl.DataFrame:
         pl.Series("position", count - np.maximum.accumulate(np.where(is_first, count, 0))),
         pl.Series("number", number_of),
         *named.select(pl.all().gather(number_of)),
+        *is_linked,
     )
+
+
+@dataclass(frozen=True)
+class _OfType:
+    """What events say of themselves in identifiers of one type."""
+
+    known: dict[str, int]
+    """Normalised value -> its number."""
+    by_row: list[Ints]
+    """For each path the numbers by row, -1 where there is none."""
+
+
+def _linked(
+    coded: _Coded, height: int, own: _OfType, normalise: Callable[[str], str | None], first: int
+) -> tuple[Ints, Ints, dict[str, int]]:
+    """Rows and numbers of identifiers that came with links, and the values that are new, numbered from `first`."""
+    fresh: dict[str, int] = {}
+
+    def number(form: str | None) -> int:
+        if form is None:
+            return -1
+        return own.known[form] if form in own.known else fresh.setdefault(form, first + len(fresh))
+
+    mine = np.full(height, -1)
+    mine[coded.rows] = np.array([number(normalise(value)) for value in coded.values], dtype=np.int64)[coded.codes]
+    is_new = mine >= 0
+    for other in own.by_row:
+        is_new &= mine != other
+    return np.flatnonzero(is_new), mine[is_new], fresh
 
 
 @dataclass(frozen=True)
@@ -157,8 +205,9 @@ def observations(listed: pl.DataFrame, events: pl.DataFrame, spec: IdentitySpec)
     """
     row, ids, position = (listed[name].to_numpy() for name in ("row", "identifier_id", "position"))
     subject = np.zeros(events.height, dtype=np.int64)
-    for chosen in (None, listed["identifier_type"] == "anonymous_id", listed["identifier_type"] == "user_id"):
-        there = slice(None) if chosen is None else chosen.to_numpy()
+    own = ~listed[IS_LINKED] if IS_LINKED in listed.columns else None
+    for chosen in (own, listed["identifier_type"] == "anonymous_id", listed["identifier_type"] == "user_id"):
+        there = slice(None) if chosen is None else (chosen if own is None else chosen & own).to_numpy()
         subject[row[there][::-1]] = ids[there][::-1]
     at = pl.col("timestamp").alias("at")
     subjects = events.select("batch_seq", "offset", pl.Series("subject_id", subject), at, "message_key")

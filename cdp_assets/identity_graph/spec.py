@@ -9,6 +9,17 @@ from pydantic import Field, model_validator
 from cdp_assets.declaration import Declaration, Name, Path, Pattern
 
 
+class LinkSpec(Declaration):
+    """Identifiers that decorated links carry from one site of the company to another, as the enrichment cross_domain reads them."""
+
+    column: Name = "linked_anonymous_id"
+    """Column of enriched_events with the identifier; `linked_user_id` for ids of persons."""
+    at: Name = "linked_at"
+    """Column that says when the link was followed. A link that does not say so joins nobody."""
+    stale_after_minutes: int = Field(default=2, ge=1)
+    """How far from the event that may be. A link that is passed on to others is mostly opened later, and must not make them one person."""
+
+
 class IdentifierSpec(Declaration):
     """One type of identifier. The order of the declarations is their strength."""
 
@@ -28,6 +39,9 @@ class IdentifierSpec(Declaration):
     """An identifier linked to more than this many user ids is shared, and no longer joins people."""
     when_shared: Literal["alone", "by_time"] = "alone"
     """What becomes of a shared identifier: it stands alone, or belongs to whoever was last seen with it."""
+    linked: LinkSpec | None = None
+    """Also take identifiers of this type that came with a link from another site. They join whoever followed it, and are never the subject
+    of an event; `limit` and `shared_above` hold for them."""
 
 
 class IdentitySpec(Declaration):

@@ -20,7 +20,7 @@ from cdp_assets.identity_graph.schema import (
     SIGHTINGS,
 )
 from cdp_assets.privacy.journal import Journal
-from cdp_assets.privacy.search import BASE, CARRIERS, KEYS, PLACE, Holdings, Layers, packed, rows_at, unpacked
+from cdp_assets.privacy.search import BASE, KEYS, PLACE, Holdings, Layers, carrying, packed, rows_at, unpacked
 from cdp_assets.privacy.values import Needles, Wanted, mentions
 from cdp_assets.raw_events import schema as raw
 from cdp_assets.run import Run
@@ -52,8 +52,8 @@ def identity_effects(run: Run, layers: Layers, wanted: Wanted, places: pl.DataFr
     subjects = rows_at(run.lake.table(EVENT_SUBJECTS), places, ["subject_id"])["subject_id"].unique()
     touched = set(subjects.to_list()) - ids
     told = set(rows_at(run.lake.table(PROFILE_DATA_SUBJECTS), places, ["subject_id"])["subject_id"].to_list()) - ids
-    events = rows_at(run.lake.table(enriched.ENRICHED_EVENTS), places, [*CARRIERS, "type"])
-    events = events.filter(pl.col("type") != PROFILE_DATA)
+    table, columns = carrying(run, layers)
+    events = rows_at(table, places, list(dict.fromkeys([*columns, "type"]))).filter(pl.col("type") != PROFILE_DATA)
     if events.is_empty():
         return touched | told, False
     pairs = ["identifier_type", "identifier"]

@@ -6,7 +6,7 @@ What counts as a mention is decided in values.py, what becomes of the places in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -46,6 +46,8 @@ class Layers:
     """Every table of the lake."""
     identifiers: Callable[[pl.DataFrame], pl.DataFrame]
     """The identifiers of events: [batch_seq, offset, position, identifier_type, identifier] at least."""
+    linked: Mapping[str, pl.DataType]
+    """Columns that only enriched events have, and that identifiers are read from or judged by as well."""
     normalisers: Mapping[str, Callable[[str], str | None]]
     update: Callable[[], None]
     """Brings every layer up to the inbox, as `cdp run` does."""
@@ -130,6 +132,12 @@ def holdings(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequence[int
     return Holdings(accepted.select(*PLACE, *KEYS), others, rejected, lines)
 
 
+def carrying(run: Run, layers: Layers) -> tuple[Table, list[str]]:
+    """enriched_events, and its columns that identifiers are read from."""
+    columns = {**ENRICHED_EVENTS.columns, **layers.linked}
+    return run.lake.table(replace(ENRICHED_EVENTS, columns=columns)), [*CARRIERS, *layers.linked]
+
+
 def rows_at(table: Table, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """[batch_seq, offset, columns] of the rows at these places."""
     if places.is_empty():
@@ -153,10 +161,10 @@ def _by_identifier(run: Run, layers: Layers, wanted: Wanted) -> pl.DataFrame:
     edges = run.lake.table(EDGES).scan()
     ends = [pl.col(end).is_in(ids) for end in ("centre_id", "leaf_id")]
     seqs = edges.filter(ends[0] != ends[1]).select("batch_seq").unique().collect()["batch_seq"].to_list()
-    enriched = run.lake.table(ENRICHED_EVENTS)
+    enriched, columns = carrying(run, layers)
     found = [_PLACES]
     for seq in range(0, len(seqs), 64):
-        events = enriched.scan(sorted(seqs)[seq : seq + 64]).select(*PLACE, *CARRIERS).collect()
+        events = enriched.scan(sorted(seqs)[seq : seq + 64]).select(*PLACE, *columns).collect()
         found.append(_holding(events, layers, wanted))
     return pl.concat(found)
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from cdp_assets.enriched_events import schema
-from cdp_assets.enriched_events.enrichments import COLUMN, EnrichmentContractError, Output, _load, find_enrichments
+from cdp_assets.enriched_events.enrichments import COLUMN, FAILED, EnrichmentContractError, Output, _load, find_enrichments
 from cdp_assets.enriched_events.spec import EnrichmentSpec
 from cdp_resources.secrets import SecretRef
 
@@ -89,9 +89,10 @@ def test_a_golden_case_holds(name: str, file: Path, monkeypatch: pytest.MonkeyPa
     settings = _settings(name, case.get("settings", {}))
     columns = _columns(name, settings)
     found = each.enrich(_inputs(name, [row["in"] for row in case["rows"]]), settings)
-    assert dict(found.schema) == {column: output.dtype for column, output in columns.items()}
+    says_failed = {FAILED: pl.Boolean()} if FAILED in found.columns else {}
+    assert dict(found.schema) == {column: output.dtype for column, output in columns.items()} | says_failed
     for place, (row, got) in enumerate(zip(case["rows"], found.to_dicts(), strict=True)):
-        expected = dict.fromkeys(columns) | row["out"]
+        expected = dict.fromkeys(columns) | dict.fromkeys(says_failed, False) | row["out"]
         plain = {column: value.isoformat() if isinstance(value, datetime) else value for column, value in got.items()}
         assert plain == expected, f"row {place}: {row['in']}"
 
@@ -121,7 +122,8 @@ def test_no_input_breaks_an_enrichment(name: str, monkeypatch: pytest.MonkeyPatc
         typed = [{key: _as(_dtype(name, key), value) for key, value in row.items()} for row in rows]
         found = each.enrich(_inputs(name, typed), settings)
         assert found.height == len(rows)
-        assert dict(found.schema) == {column: output.dtype for column, output in _columns(name, settings).items()}
+        told = dict(found.drop(FAILED, strict=False).schema)
+        assert told == {column: output.dtype for column, output in _columns(name, settings).items()}
 
 
 @pytest.mark.parametrize("name", ENRICHMENTS)

@@ -18,6 +18,7 @@ from cdp_assets.segments.spec import SegmentSpec
 from tests.property.reference.history import Declarations
 
 EVENTS = ("Product Viewed", "Product Added", "Order Completed", "Order Refunded", "Signed Up", "Signed Out")
+SIGNALS = ("tcf:1", "tcf:2", "google:ad_storage", "google:analytics_storage", "us:sale", "scope:marketing", "scope:ads")
 NUMERIC = ("count", "sum")
 INSTANTS = ("first_event_at", "last_event_at")
 
@@ -30,8 +31,8 @@ def declarations(seed: int) -> Declarations:
     others = Random(f"others {seed}")
     traits = (*_traits(random), *_traits_of_sources(others))
     return Declarations(
-        identity=_identity(random),
-        consent=_consent(random),
+        identity=_identity(random, Random(f"links {seed}")),
+        consent=_consent(random, Random(f"signals {seed}")),
         traits=traits,
         segments=_segments(random, traits),
         attribution=_attribution(random),
@@ -126,7 +127,7 @@ def variant(declared: Declarations, seed: int) -> Declarations:
     return declared
 
 
-def _identity(random: Random) -> IdentitySpec:
+def _identity(random: Random, links: Random) -> IdentitySpec:
     def protected(limits: list[int | None]) -> Given:
         given: Given = {"limit": random.choice(limits)}
         if random.random() < 0.5:
@@ -141,6 +142,8 @@ def _identity(random: Random) -> IdentitySpec:
     device = {"type": "anonymous_id", "from": ["anonymous_id"], **protected([None, None, 2, 4])}
     if random.random() < 0.6:
         device["from"] = ["anonymous_id", "previous_id"]
+    if links.random() < 0.6:
+        device["linked"] = {"stale_after_minutes": links.choice([1, 2, 90])}
     paths = ["traits.email", "context.traits.email", "properties.email"]
     email = {"type": "email", "from": paths, "normalise": random.choice(["email", "email", "email", "lower"])}
     email |= protected([None, None, 1, 2])
@@ -161,13 +164,16 @@ def _identity(random: Random) -> IdentitySpec:
     return IdentitySpec.model_validate({"identifiers": identifiers})
 
 
-def _consent(random: Random) -> ConsentSpec:
+def _consent(random: Random, signals: Random) -> ConsentSpec:
     purposes = [
         {"purpose": "marketing", "categories": random.choice([[], ["marketing"], ["marketing", "ads"]])},
         {"purpose": "analytics", "default": random.choice(["denied", "granted"])},
         {"purpose": "profiling", "categories": ["ads"]},
     ]
     kept = [each for each in purposes if random.random() < 0.8]
+    for each in kept:
+        if signals.random() < 0.6:
+            each["signals"] = signals.sample(SIGNALS, signals.randint(1, 3))
     return ConsentSpec.model_validate({"purposes": kept, "conflict": random.choice(["latest", "denied_wins"])})
 
 

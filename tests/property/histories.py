@@ -62,6 +62,19 @@ CAMPAIGNS: list[Any] = [
 ]
 REFERRERS = ["", "", "https://www.google.com/", "https://blog.example/post?a=1"]
 SOURCES_OF_DATA = ["bought", "bought", "panel"]
+CONSENT_STRINGS: list[dict[str, Any]] = [
+    {"tcf": "CQuZP8AQuZP8AEsAAAENC0FoALAAAEIAAAAAF5wAgAFALzAAAAAA.IAAA.YAAAAAAAAAAA"},
+    {"gcs": "G110"},
+    {"scopes": ["marketing"]},
+    {"tcf": "CQuZP8AQuZP8AEs", "gcs": "G100"},
+    {"usp": "1YYN"},
+    {"scopes": []},
+    {"gcd": "13t3t3t3t5", "usp": "1YNN"},
+    {"gpp": "DBABBg~BAUAAABA.QA"},
+    {"scopes": ["ads", "marketing"], "gcs": "G111"},
+    {"gpp": "DBABLA", "usp": "odd", "gcs": ["G111"]},
+]
+"""What consent managers tell beside or instead of an answer by category; some of it can't be read."""
 NOTES = ["naïve 🎈", "a\tb", 'quote " and \\', "رسالة", "e\u0301", "\u2028", "line\nbreak", "</script>"]
 
 
@@ -240,6 +253,8 @@ class _Shop:
             )
         self._add_context(message, person)
         sent_at = self._add_time(message, device)
+        if self.count % 5 == 0:  # no draw: what else is made up stays the same
+            self._add_link(message, device)
         endpoint = None
         if self._is(0.4):
             endpoint = message["type"]
@@ -366,9 +381,21 @@ class _Shop:
             context |= {"device": {"id": self.random.choice(["S1", "s1", "s2", "s3"])}, "ip": "203.0.113.7"}
         if context or self._is(0.5):
             message["context"] = context
+        if self.count % 7 == 0:  # no draw: what else is made up stays the same
+            given = CONSENT_STRINGS[self.count // 7 % len(CONSENT_STRINGS)]
+            message.setdefault("context", {}).setdefault("consent", {}).update(given)
         if self.count % 6 == 0:  # no draw: what else is made up stays the same
             versions: list[Any] = [Number("2"), "2", Number("9"), Number("1"), None]
             message.setdefault("context", {})["protocols"] = {"event_version": versions[self.count // 6 % 5]}
+
+    def _add_link(self, message: dict[str, Any], device: str) -> None:
+        """The page is reached by a link that names another device: just now, a while ago, or nobody knows when."""
+        number = self.count // 5
+        age = [0, SECOND, 90 * SECOND, 119 * SECOND, 7 * 60 * SECOND, DAY][number % 6]
+        followed = (self.now + self.skews[device] - age) // 1000
+        other = f"d{number % 10}" if number % 7 else "null"
+        page = message.setdefault("context", {}).setdefault("page", {"referrer": ""})
+        page["url"] = f"https://shop.example/?_sp={other}.{followed}" if number % 8 else f"https://shop.example/?ajs_aid={other}"
 
     def _add_time(self, message: dict[str, Any], device: str) -> int | None:
         happened = self.now - self.random.choice([0, 0, SECOND, SECOND, 1234, 60 * SECOND])

@@ -28,7 +28,10 @@ from tests.property.reference.history import Batch, Declarations
 from tests.property.reference.values import Row, compact, parsed
 
 ENRICHMENTS = EnrichmentList.model_validate(
-    [{"enrichment": name} for name in ("page_url", "campaign", "referrer", "channel", "consent")]
+    [
+        {"enrichment": name}
+        for name in ("page_url", "campaign", "referrer", "channel", "consent", "consent_strings", "cross_domain")
+    ]
 ).root
 
 
@@ -42,7 +45,7 @@ def project(declared: Declarations) -> Project:
         consent=declared.consent,
         traits=declared.traits,
         segments=in_order(declared.segments),
-        enrichments=with_consent(ENRICHMENTS, declared.consent.category_mapping()),
+        enrichments=with_consent(ENRICHMENTS, declared.consent.category_mapping(), declared.consent.signal_mapping()),
         attribution=declared.attribution,
         plan=declared.tracking_plan,
         violations=declared.violations,
@@ -150,6 +153,8 @@ class World:
                 "medium": mine["utm_medium"],
                 "click_id_type": mine["click_id_type"],
                 "consent": json.loads(mine["consent"]) if mine["consent"] else None,
+                "allowed_purposes": json.loads(mine["allowed_purposes"]) if mine["allowed_purposes"] else None,
+                **plain({name: mine[name] for name in ("linked_anonymous_id", "linked_at")}),
             }
 
         return of

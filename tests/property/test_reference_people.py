@@ -13,6 +13,7 @@ import pytest
 
 from cdp_assets.comparison import PropertyFilter
 from tests.property.reference import run
+from tests.property.reference.enriched import COLUMNS
 from tests.property.reference.history import Batch, Line
 from tests.property.reference.profiles import holds
 from tests.property.reference.received import message_key
@@ -30,14 +31,7 @@ def test_every_raw_row_is_enriched_by_what_the_caller_found() -> None:
     received = told({"event": "A", "userId": "u"}, {"type": "page", "userId": "u"})
     tables = run(received, declared(), NOW, enrich=lambda row: {"channel": "Email"} if row["type"] == "page" else {})
     assert [row["enriched"]["channel"] for row in tables["enriched_events"]] == [None, "Email"]
-    assert tables["enriched_events"][0]["enriched"].keys() == {
-        "channel",
-        "campaign",
-        "source",
-        "medium",
-        "click_id_type",
-        "consent",
-    }
+    assert tables["enriched_events"][0]["enriched"].keys() == set(COLUMNS)
     assert [row["touchpoint_id"] for row in tables["touchpoints"]] == ["b"]
 
 
@@ -75,6 +69,22 @@ def test_answers_of_one_instant_go_by_message_key() -> None:
     both = [answer("08:00", True, userId="u"), answer("08:00", False, userId="u")]
     expected = "granted" if message_key("web", "a") > message_key("web", "b") else "denied"
     assert consented("latest", *both) == [(expected, t("2026-02-01T08:00Z"))]
+
+
+def test_strings_answer_only_what_the_object_of_the_same_event_does_not() -> None:
+    purposes = [{"purpose": "marketing", "signals": ["google:ad_storage"]}, {"purpose": "analytics", "signals": ["scope:x"]}]
+    both = {"categoryPreferences": {"marketing": True}, "gcs": "G100", "scopes": ["x"]}
+    messages = [
+        {"type": "identify", "userId": who, "timestamp": f"2026-02-01T0{hour}:00Z", "context": {"consent": given}}
+        for who, hour, given in [("u", 8, both), ("v", 8, both), ("v", 9, {"gcs": "G100"}), ("v", 7, {"scopes": []})]
+    ]
+    rows = run(told(*messages), declared(consent={"purposes": purposes}), NOW)["consents"]
+    assert [(row["profile_id"], row["purpose"], row["status"], row["at"]) for row in rows] == [
+        (1, "analytics", "granted", t("2026-02-01T08:00Z")),
+        (1, "marketing", "granted", t("2026-02-01T08:00Z")),
+        (2, "analytics", "granted", t("2026-02-01T08:00Z")),
+        (2, "marketing", "denied", t("2026-02-01T09:00Z")),
+    ]
 
 
 # section 6

@@ -239,10 +239,13 @@ def test_a_declared_list_survives_its_own_json() -> None:
 def test_purposes_of_the_project_fill_only_what_config_leaves_open() -> None:
     own = EnrichmentSpec.model_validate({"enrichment": "consent", "settings": {"consent_purposes": {"own": ["x"]}}})
     open_ = EnrichmentSpec(enrichment="consent")
-    filled = with_consent((own, open_, EnrichmentSpec(enrichment="page_url")), {"ads": ("c1", "c2")})
+    strings = EnrichmentSpec.model_validate({"enrichment": "consent_strings", "settings": {"vendors": [10]}})
+    listed = (own, open_, strings, EnrichmentSpec(enrichment="page_url"))
+    filled = with_consent(listed, {"ads": ("c1", "c2")}, {"ads": ("tcf:1",)})
     assert [each.settings.model_dump() for each in filled] == [
         {"consent_purposes": {"own": ("x",)}},
         {"consent_purposes": {"ads": ("c1", "c2")}},
+        {"vendors": (10,), "purposes": {"ads": ("tcf:1",)}},
         {},
     ]
 

@@ -255,6 +255,29 @@ CASES: list[tuple[str, str, list[str]]] = [
         ],
     ),
     (
+        "consent.yaml",
+        "purposes:\n  - purpose: marketing\n    signals: [tcf:1]\n  - purpose: analytics\n",
+        ["3: purposes[1].signals: nothing reads signals; add `- enrichment: consent_strings` to enrichments.yaml"],
+    ),
+    (
+        "consent.yaml",
+        "purposes:\n  - purpose: marketing\n    signals: [tcf:25]\n",
+        [
+            "3: purposes[1].signals[1]: 'tcf:25' is no signal; signals are tcf:1 to tcf:24, google:ad_storage, google:analytics_storage,"
+            " google:ad_user_data, google:ad_personalization, us:sale, us:sharing, us:targeted_advertising and scope:<name>"
+        ],
+    ),
+    (
+        "identity.yaml",
+        "identifiers:\n  - {type: user_id, from: [user_id]}\n  - type: anonymous_id\n    from: [anonymous_id]\n    linked: {at: page_url}\n"
+        "  - {type: email, from: [traits.email]}\n  - {type: phone, from: [traits.phone]}\n",
+        [
+            "5: identifiers[2].linked.at: no column of the enrichments 'page_url'; there are none (links are read by the enrichment cross_domain)",
+            "5: identifiers[2].linked.column: no column of the enrichments 'linked_anonymous_id'; there are page_url, page_host, page_path,"
+            " page_query, page_title, browser_name, browser_version, os_name, device_type (links are read by the enrichment cross_domain)",
+        ],
+    ),
+    (
         "attribution.yaml",
         "conversions:\n  - name: order\n    event: Order Completed\n    value: properties.totl\nmodels: [first, lst]\n",
         [

@@ -7,18 +7,15 @@ the same events; other requests get none.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import xxhash
 
 from cdp_resources.protocols import Mapped, UnreadableError
+from cdp_resources.protocols.places import instant, with_path
 
 _TYPES = {"page_view": "page", "screen_view": "screen"}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST = 253_402_300_799_999_999
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 _OWN = {
     "client_id",
@@ -70,9 +67,9 @@ def mapped(given: dict[str, Any], body: bytes, measurement_id: str | None) -> li
         at = event.get("timestamp_micros", given.get("timestamp_micros"))
         message = _message(name, parameters or {}, base)
         message |= {name: value for name, value in _identifiers(given).items() if value is not None}
-        instant = _instant(at)
-        if instant:
-            message |= {"timestamp": instant, "messageId": f"ga4-{digest}-{number}"}
+        timestamp = instant(at, "microseconds")
+        if timestamp:
+            message |= {"timestamp": timestamp, "messageId": f"ga4-{digest}-{number}"}
         found.append(Mapped(text, message))
     return found
 
@@ -122,13 +119,7 @@ def _message(name: str, parameters: dict[str, Any], base: dict[str, Any]) -> dic
 def _page(parameters: dict[str, Any]) -> dict[str, Any]:
     names = {"url": "page_location", "title": "page_title", "referrer": "page_referrer"}
     page = {place: parameters[name] for place, name in names.items() if isinstance(parameters.get(name), str)}
-    try:
-        parts = urlsplit(page.get("url", ""))
-    except ValueError:
-        return page
-    if parts.netloc:
-        page |= {"path": parts.path or "/", "search": f"?{parts.query}" if parts.query else ""}
-    return page
+    return with_path(page)
 
 
 def _shared_context(given: dict[str, Any], measurement_id: str | None) -> dict[str, Any]:
@@ -157,11 +148,3 @@ def _shared_context(given: dict[str, Any], measurement_id: str | None) -> dict[s
 
 def _identifiers(given: dict[str, Any]) -> dict[str, Any]:
     return {"anonymousId": given.get("client_id") or given.get("app_instance_id"), "userId": given.get("user_id")}
-
-
-def _instant(value: Any) -> str | None:
-    """Microseconds since 1970, as a number or text, as ISO 8601; None for anything else."""
-    text = str(value)
-    if not re.fullmatch(r"\d{1,18}", text) or int(text) > _LATEST:
-        return None
-    return (_EPOCH + timedelta(microseconds=int(text))).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -7,19 +7,18 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from cdp_resources.protocols import Mapped, UnreadableError
+from cdp_resources.protocols.places import instant, with_path
+from cdp_resources.protocols.snowplow.consent import CONSENT, consent
 
 _PAYLOAD = re.compile(r"iglu:com\.snowplowanalytics\.snowplow/payload_data/jsonschema/\d+-\d+-\d+")
 _SCHEMA = re.compile(r"iglu:([A-Za-z0-9_.-]+)/([A-Za-z0-9_.-]+)/[A-Za-z0-9_-]+/\d+-(?:\d+|\*)-(?:\d+|\*)")
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST_MS = 253_402_300_799_999
 
 _NAMED: dict[str, tuple[str, dict[str, str]]] = {
     "pp": (
@@ -96,10 +95,13 @@ def mapped(event: Mapping[str, Any], user_agent: str | None) -> Mapped:
     contexts = _contexts(rest)
     anonymous_id = rest.pop("duid", None) or _session_user(contexts) or rest.get("tnuid") or rest.get("nuid")
     ids = {"messageId": rest.pop("eid", None), "userId": rest.pop("uid", None), "anonymousId": anonymous_id}
-    true_at, device_at, sent_at = (_instant(rest.pop(name, None)) for name in ("ttm", "dtm", "stm"))
+    true_at, device_at, sent_at = (instant(rest.pop(name, None), "milliseconds") for name in ("ttm", "dtm", "stm"))
     if true_at or device_at:
         message["timestamp"] = true_at or device_at
     context = _context(rest, user_agent)
+    if extra.get("schema", "").startswith(CONSENT):
+        answer = consent(extra["schema"], message["properties"], contexts)
+        context |= {} if answer is None else {"consent": answer}
     snowplow = {**extra, **({"contexts": contexts} if contexts else {}), **_renamed(rest)}
     if snowplow:
         context["snowplow"] = snowplow
@@ -188,13 +190,7 @@ def _session_user(contexts: list[Any]) -> str | None:
 def _page(rest: Mapping[str, Any]) -> dict[str, Any]:
     """The page, as the Segment spec describes one."""
     page = {name: rest[place] for name, place in (("url", "url"), ("title", "page"), ("referrer", "refr")) if rest.get(place)}
-    try:
-        parts = urlsplit(str(page.get("url", "")))
-    except ValueError:
-        return page
-    if parts.netloc:
-        page |= {"path": parts.path or "/", "search": f"?{parts.query}" if parts.query else ""}
-    return page
+    return with_path(page)
 
 
 def _context(rest: dict[str, Any], user_agent: str | None) -> dict[str, Any]:
@@ -251,11 +247,3 @@ def _number(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"-?\d{1,15}(\.\d{1,15})?", value):
         return float(value) if "." in value else int(value)
     return value
-
-
-def _instant(value: Any) -> str | None:
-    """Milliseconds since 1970 as ISO 8601; None for anything else."""
-    text = str(value)
-    if not re.fullmatch(r"\d{1,15}", text) or int(text) > _LATEST_MS:
-        return None
-    return (_EPOCH + timedelta(milliseconds=int(text))).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -12,9 +12,10 @@ def consents(enriched: list[Row], identity: Identity, spec: ConsentSpec) -> list
     facts: dict[tuple[int, str], list[Row]] = {}
     for row in enriched:
         profile = identity.profile_of(row)
-        consent = row["enriched"]["consent"]
-        if profile is None or not isinstance(consent, dict):
+        answered, strings = row["enriched"]["consent"], row["enriched"]["allowed_purposes"]
+        if profile is None:
             continue
+        consent = {**(strings or {}), **(answered or {})}
         for purpose in (each.purpose for each in spec.purposes):
             if isinstance(consent.get(purpose), bool):
                 fact = {"order": order(row), "at": row["timestamp"], "subject": identity.subjects[place_of(row)]}

@@ -9,7 +9,7 @@ from functools import cache
 import phonenumbers
 
 from cdp_assets.identity_graph.spec import IdentifierSpec, IdentitySpec
-from tests.property.reference.values import HOUR, Row, at
+from tests.property.reference.values import HOUR, MINUTE, Row, at
 
 Identifier = tuple[str, str]
 """Type and normalised value."""
@@ -31,6 +31,22 @@ def identifiers(row: Row, spec: IdentitySpec) -> list[Identifier]:
             value = None if text is None else normalised(text.strip(), declared)
             if value and len(value) <= 256 and not _is_blocked(value, declared) and (declared.type, value) not in found:
                 found.append((declared.type, value))
+    return found
+
+
+def linked(row: Row, spec: IdentitySpec, own: list[Identifier]) -> list[Identifier]:
+    """What the event's link adds to its own identifiers (rule 11)."""
+    found: list[Identifier] = []
+    for declared in spec.identifiers if own else ():
+        link = declared.linked
+        text, when = (None, None) if link is None else (row["enriched"].get(link.column), row["enriched"].get(link.at))
+        if link is None or text is None or when is None:
+            continue
+        skew = 0 if row["sent_at"] is None else row["received_at"] - row["sent_at"]
+        is_fresh = abs(row["timestamp"] - when - skew) <= link.stale_after_minutes * MINUTE
+        value = normalised(text.strip(), declared)
+        if is_fresh and value and len(value) <= 256 and not _is_blocked(value, declared) and (declared.type, value) not in own:
+            found.append((declared.type, value))
     return found
 
 
@@ -153,8 +169,13 @@ def identity(enriched: list[Row], spec: IdentitySpec, registry: dict[Identifier,
     received: dict[Identifier, Place] = {}
     rows = [(row, identifiers(row, spec)) for row in sorted(enriched, key=place_of)]
     told = [(row, found) for row, found in rows if row["type"] == "profile_data"]
-    events = [(row, found) for row, found in rows if row["type"] != "profile_data"]
-    for _, found in rows:
+    subjects: dict[Place, Identifier | None] = {}
+    events: list[tuple[Row, list[Identifier]]] = []
+    for row, own in rows:
+        if row["type"] != "profile_data":
+            subjects[place_of(row)] = subject(own)
+            events.append((row, own + linked(row, spec, own)))
+    for _, found in sorted(told + events, key=lambda each: place_of(each[0])):
         for each in found:
             if each not in registry:
                 registry[each] = max(registry.values(), default=0) + 1
@@ -180,7 +201,7 @@ def identity(enriched: list[Row], spec: IdentitySpec, registry: dict[Identifier,
             intervals[each] = [(registry[each], None, None)]
         else:
             intervals[each] = _by_time(each, events, group, registry)
-    return Identity(registry, ordered, intervals, merges, {place_of(row): subject(found) for row, found in events}, told)
+    return Identity(registry, ordered, intervals, merges, subjects, told)
 
 
 def _lowest(members: set[Identifier], registry: dict[Identifier, int]) -> int:

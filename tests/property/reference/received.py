@@ -116,6 +116,7 @@ def _row(batch: Batch, offset: int, line: Line, message: Row) -> Row:
         "group_id": text_of(message.get("groupId")),
         "timestamp": timestamp,
         "received_at": line.received_at,
+        "sent_at": line.sent_at,
         "is_timestamp_adjusted": is_adjusted,
         **{name: value if isinstance(value, dict) else None for name, value in objects.items()},
     }

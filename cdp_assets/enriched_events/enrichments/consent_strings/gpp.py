@@ -58,7 +58,7 @@ def read_gpp(text: str) -> Gpp:
     for number, section in zip(numbers, sections, strict=True):
         if number == TCF_EU:
             tcf = section
-        told = _us_privacy(section) if number == US_PRIVACY else _us(number, section)
+        told = opt_outs_of_us_privacy(section) if number == US_PRIVACY else _us(number, section)
         for what, is_out in told.items():
             opt_outs[what] = opt_outs.get(what, False) or is_out
     return Gpp(numbers, tcf, opt_outs)
@@ -93,6 +93,6 @@ def _us(number: int, section: str) -> dict[str, bool]:
     return {name: by_signal or value == _OPTED_OUT for name, value in told.items() if by_signal or value}
 
 
-def _us_privacy(section: str) -> dict[str, bool]:
-    """`1YNN`: version, notice given, opted out of sale, limited service."""
+def opt_outs_of_us_privacy(section: str) -> dict[str, bool]:
+    """What `1YNN` says: version, notice given, opted out of sale, limited service. The string also comes alone, outside GPP."""
     return {_SALE: section[2] == "Y"} if len(section) == 4 and section[2] in "YN" else {}

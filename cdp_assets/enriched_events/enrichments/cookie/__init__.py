@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
 import polars as pl
 from pydantic import Field
 
 from cdp_assets.declaration import Declaration
 from cdp_assets.enriched_events.enrichments import Output
-from cdp_assets.enriched_events.requests import request
+from cdp_assets.enriched_events.requests import ColumnName, named_outputs, named_values, request
 
 INPUTS = {"request": "column:request"}
 
@@ -18,20 +17,16 @@ INPUTS = {"request": "column:request"}
 class Settings(Declaration):
     """Settings of cookie."""
 
-    cookies: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = Field(default_factory=dict)
+    cookies: dict[ColumnName, str] = Field(default_factory=dict)
     """Column -> name of the cookie. The source must keep it (`keep_cookies`)."""
 
 
 def columns(settings: Settings) -> Mapping[str, Output]:
     """A column for each cookie."""
-    return {column: Output(pl.String(), f"Value of the cookie {name}.") for column, name in settings.cookies.items()}
+    return named_outputs(settings.cookies, "cookie")
 
 
 def enrich(distinct: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     """`request` -> the values; null where the request has none or the source does not keep it."""
-    if not settings.cookies:
-        return pl.DataFrame(height=distinct.height)
-    kept = [request(text).cookies for text in distinct.get_column("request")]
-    return pl.DataFrame(
-        {column: pl.Series([each.get(name) for each in kept], dtype=pl.String) for column, name in settings.cookies.items()}
-    )
+    kept = (request(text).cookies for text in distinct.get_column("request"))
+    return named_values(kept, settings.cookies, distinct.height)
