@@ -35,7 +35,7 @@ def identifiers(row: Row, spec: IdentitySpec) -> list[Identifier]:
 
 
 def linked(row: Row, spec: IdentitySpec, own: list[Identifier]) -> list[Identifier]:
-    """What the event's link adds to its own identifiers (rule 11)."""
+    """What the event's link adds to its own identifiers (rule 12)."""
     found: list[Identifier] = []
     for declared in spec.identifiers if own else ():
         link = declared.linked
