@@ -89,10 +89,8 @@ class LimitedHeads(HttpToolsProtocol):
         if self._too_long is None:
             super().send_400_response(msg)
             return
-        if (
-            self.cycle is not None and not self.cycle.response_complete
-        ):  # its sender would take this for the answer to what came before
-            self.transport.close()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()  # its sender would take this for the answer to what came before
             return
         body = json.dumps(_TOO_LONG[self._too_long]).encode()
         self.transport.write(
