@@ -20,6 +20,7 @@ from cdp_server.debug import Debugger
 from cdp_server.health import Health
 from cdp_server.http import App, Route
 from cdp_server.metrics import Metrics
+from cdp_server.request_head import LimitedHeads
 from cdp_server.static import static_routes
 from cdp_server.webhooks import Webhooks
 
@@ -79,7 +80,7 @@ def _server(app: object, on_stop: Callable[[], None] | None) -> _Server:
         uvicorn.Config(
             app,  # type: ignore[arg-type]
             loop="uvloop",
-            http="httptools",
+            http=LimitedHeads,
             ws="none",
             lifespan="auto",
             access_log=False,
