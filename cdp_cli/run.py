@@ -92,8 +92,11 @@ def run_all(
                 outcome.failures = list(_failures(result))
                 break
             full = False  # what comes now is new
-            waits = pending(home, project)
+            before, waits = waits, pending(home, project)
             if not waits.is_anything:
+                break
+            if waits == before:
+                outcome.failures = [f"{each}: a run changed nothing, and it still stands behind" for each in waits.behind]
                 break
     instance.dispose()
     return outcome

@@ -87,6 +87,9 @@ def update(run: Run) -> IdentityReport:
             new += fresh
             run.say(f"identity: {events:,} events observed")
         if not pending.height and not is_rebuild:
+            if cursor < enriched.cursor:  # the last batches had no event; who follows this table must not wait for them
+                nothing = pl.DataFrame(schema=tables.map.spec.schema)
+                tables.map.put(nothing, nothing.select("identifier_id"), run.as_of, {CURSOR: enriched.cursor, **marks})
             return IdentityReport(False, 0, 0, 0)
         touched = None if is_rebuild or cursor < 0 else _touched(tables, cursor)
         solution, rows, keys = _solve(tables, touched, run)

@@ -18,6 +18,7 @@ from cdp_assets.consent.schema import CONSENTS
 from cdp_cli.run import run
 from cdp_resources.home import REPOSITORY
 from cdp_resources.lake import Lake
+from sensors.pending import pending
 from tests.dagster.conftest import NOW, Installation
 
 TABLES = (("raw_events", "raw_events"), ("enriched_events", "enriched_events"), ("profiles", "profiles"), ("consent", "consents"))
@@ -53,6 +54,18 @@ def test_wrong_use_is_2_and_says_what_is_right(installation: Installation, argum
     wrong = CliRunner().invoke(run, arguments)
     assert wrong.exit_code == 2
     assert told in " ".join(wrong.output.split())
+
+
+def test_a_batch_of_nothing_new_is_taken_by_one_run(installation: Installation) -> None:
+    installation.receive(60, 2)
+    assert installation.run(sync=False).rounds == 1
+    again = installation.receive(60, 2)
+    outcome = installation.run(sync=False)
+    assert (outcome.rounds, outcome.failures) == (1, [])
+    assert not pending(installation.home, installation.project).is_anything
+    taken = installation.rows("raw_events", "import_batches").filter(pl.col("batch_seq") == again.batch_seq)
+    assert taken["duplicates"].sum() > 30
+    assert taken["accepted"].sum() == 0
 
 
 def test_a_full_run_gives_the_same_tables(derived: Installation) -> None:
