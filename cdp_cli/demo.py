@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from cdp_assets.pipeline import warehouse
 from cdp_assets.project import Project
+from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_cli import demo_home
 from cdp_cli.demo_home import IN_USE, Demo, refuse_to_wait
 from cdp_cli.ingest import import_files
@@ -29,13 +30,15 @@ from cdp_resources import clock
 from cdp_resources.home import REPOSITORY, Home, config_dir
 from cdp_resources.locks import exclusive
 from demo import outcome, stand_ins
+from demo import payments as stripe
 from demo.player import Played, PlayerError, play
-from demo.shop import Truth, shop
+from demo.shop import Truth, payments, shop
 from demo.summary import DemoSummary, rendered
 
 HISTORY = REPOSITORY / "demo" / "data" / "cdnow" / "CDNOW_master.txt.gz"
 HISTORY_SOURCE = "orders"
 HISTORY_ROWS = 69_659
+PAYMENTS_SOURCE = "payments"
 _SEED = 1
 _CONNECTIONS = 4
 _START_SECONDS = 60.0
@@ -150,6 +153,12 @@ def _play_all(home: Home, project: Project, this: Demo, steps: Steps, programs: 
     with steps.step("send the shop's messages over HTTP", total=this.events) as step:
         played = play(history.deliveries(), url, keys, connections=_CONNECTIONS, seed=this.seed, progress=step.at)
         step.result = f"{played.acknowledged:,} acknowledged in {played.requests:,} requests"
+    with steps.step("tell of its payments, signed as Stripe does") as step:
+        told = stripe.tell(
+            list(payments(history.truth)), url, PAYMENTS_SOURCE, stand_ins.webhook_secret(project, PAYMENTS_SOURCE)
+        )
+        counted = stripe.counted(url, PAYMENTS_SOURCE)
+        step.result = f"{told.stored:,} taken, {told.refused.total():,} forged or told again"
     with steps.step("import CDNOW's orders", total=HISTORY_ROWS) as step:
         collector.ask_to_stop()
         collector.finish()
@@ -163,11 +172,12 @@ def _play_all(home: Home, project: Project, this: Demo, steps: Steps, programs: 
         arrived = outcome.arrivals(home, project, None if is_repeated else stand_ins.received(vendor_url))
         step.result = outcome.told(arrived)
     with warehouse(home, project) as tables:
-        summary = outcome.gather(tables.frame, project, history.truth, since, steps.seconds, _next_steps(history.truth))
+        next_steps = _next_steps(history.truth)
+        summary = outcome.gather(tables.frame, project, history.truth, counted, since, steps.seconds, next_steps)
     out = Console() if sys.stdout.isatty() else Console(width=_PRINTED_WIDTH)
     out.print()
     out.print(rendered(summary))
-    _must_agree(summary, played, arrived, is_repeated=is_repeated)
+    _must_agree(summary, played, told, arrived, is_repeated=is_repeated)
 
 
 def _run_graph(home: Home, project: Project, vendor_url: str, step: Step) -> None:
@@ -194,6 +204,8 @@ def _build_marts(home: Home, project: Project) -> int:
 def _must_fit(project: Project) -> None:
     """The declarations are such that the shop can be played, and its people stay here. Raises DemoError."""
     missing = sorted({"web", "server", HISTORY_SOURCE} - set(project.sources))
+    if not any(name == PAYMENTS_SOURCE and isinstance(spec, WebhookSource) for name, spec in project.sources.items()):
+        missing.append(f"{PAYMENTS_SOURCE} of kind webhook")
     if missing:
         raise DemoError(
             f"{config_dir()} declares no source {', '.join(missing)}; the demo plays the shipped config/, so give it that: CDP_CONFIG="
@@ -206,7 +218,9 @@ def _must_fit(project: Project) -> None:
         )
 
 
-def _must_agree(summary: DemoSummary, played: Played, arrived: list[outcome.Arrival], *, is_repeated: bool) -> None:
+def _must_agree(
+    summary: DemoSummary, played: Played, told: stripe.Told, arrived: list[outcome.Arrival], *, is_repeated: bool
+) -> None:
     """Raises DemoError with every pair of numbers that should be equal and is not."""
     wrong = [
         f"{each.source}: {each.received:,} received, but {each.accepted + each.duplicates + each.rejected:,} accounted for"
@@ -214,8 +228,11 @@ def _must_agree(summary: DemoSummary, played: Played, arrived: list[outcome.Arri
         if each.received != each.accepted + each.duplicates + each.rejected
     ]
     received = sum(each.received for each in summary.sources if each.source != HISTORY_SOURCE)
-    if not is_repeated and received != played.acknowledged:
-        wrong.append(f"{played.acknowledged:,} messages were acknowledged, but {received:,} received")
+    acknowledged = played.acknowledged + told.stored
+    if not is_repeated and received != acknowledged:
+        wrong.append(f"{acknowledged:,} messages were acknowledged, but {received:,} received")
+    if told.refused != summary.deliveries:
+        wrong.append(f"{told.refused.total():,} deliveries were not taken, but {sum(summary.deliveries.values()):,} counted")
     if played.refused:
         wrong.append(f"{played.refused:,} messages were refused by the collector")
     wrong += [f"{each.destination} does not hold what the ledger says of {each.sync}" for each in arrived if not each.is_equal]

@@ -113,7 +113,7 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
 
     \b
     Example:
-      export CDP_WEB_WRITE_KEY=demo-web-key CDP_SERVER_WRITE_KEY=demo-server-key
+      export CDP_WEB_WRITE_KEY=demo-web-key CDP_SERVER_WRITE_KEY=demo-server-key CDP_PAYMENTS_SECRET=demo-secret
       cdp serve --port 8080
       curl -u demo-web-key: -H 'Content-Type: application/json' http://127.0.0.1:8080/v1/track \\
            -d '{"anonymousId": "a1", "event": "Products Searched", "properties": {"query": "jazz"}}'

@@ -41,13 +41,20 @@ class Arrival:
 
 
 def gather(
-    ask: Ask, project: Project, truth: Truth, since: datetime, seconds: Mapping[str, float], next_steps: Mapping[str, str]
+    ask: Ask,
+    project: Project,
+    truth: Truth,
+    deliveries: Mapping[str, int],
+    since: datetime,
+    seconds: Mapping[str, float],
+    next_steps: Mapping[str, str],
 ) -> DemoSummary:
-    """The summary of a demo that began at `since` (UTC)."""
+    """The summary of a demo that began at `since` (UTC). `deliveries` that were not taken are counted by the collector alone."""
     currency = project.settings.default_currency
     return DemoSummary(
         sources=_sources(ask),
         refusals=_counts(ask, "select reason, count(*) from rejected_events group by all"),
+        deliveries=deliveries,
         violations=_counts(ask, "select violation, count(*) from quarantined_events group by all"),
         identity=identity_score(ask("select identifier_type, identifier, profile_id from identity_map"), truth),
         segments={each.segment: 0 for each in project.segments}

@@ -50,6 +50,14 @@ def collector_variables(project: Project) -> dict[str, str]:
     return found
 
 
+def webhook_secret(project: Project, source: str) -> str:
+    """What the demo's vendor signs the deliveries of a webhook with. Raises KeyError where there is no such source."""
+    spec = project.sources[source]
+    if not isinstance(spec, WebhookSource):
+        raise KeyError(source)
+    return collector_variables(project)[spec.secrets[0].env]
+
+
 def vendor_variables(project: Project, url: str) -> dict[str, dict[str, str]]:
     """Destination -> environment variables that make it deliver to a stand-in at `url`; only those whose address is a variable."""
     found: dict[str, dict[str, str]] = {}

@@ -67,6 +67,8 @@ class DemoSummary:
     sources: Sequence[SourceCounts]
     refusals: Mapping[str, int]
     """Reason -> messages in rejected_events."""
+    deliveries: Mapping[str, int]
+    """Reason -> signed deliveries that were not taken; they are kept nowhere."""
     violations: Mapping[str, int]
     """Rule of the tracking plan -> messages in quarantined_events."""
     identity: IdentityScore
@@ -170,6 +172,8 @@ def _refusals(summary: DemoSummary) -> Table:
         table.add_row("rejected_events", _count(count), reason)
     for rule, count in _largest(summary.violations):
         table.add_row("quarantined_events", _count(count), rule)
+    for reason, count in _largest(summary.deliveries):
+        table.add_row("counted only", _count(count), f"a delivery of a webhook: {reason}")
     return table
 
 

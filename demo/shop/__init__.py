@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from demo.shop.messages import Delivery
+from demo.shop.payments import payments
 from demo.shop.truth import Order, Truth
 from demo.shop.world import DAYS, World
 
-__all__ = ["DAYS", "Delivery", "Order", "Shop", "Truth", "shop"]
+__all__ = ["DAYS", "Delivery", "Order", "Shop", "Truth", "payments", "shop"]
 
 
 class Shop:

@@ -29,6 +29,8 @@ class Order:
     """Where the visit that ended in the purchase came from."""
     first_channel: str
     """Where the person's first visit came from."""
+    account: str | None = None
+    """The user id it was bought with; None for a guest."""
     refunded: int = 0
 
 

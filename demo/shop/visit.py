@@ -193,7 +193,7 @@ class Visit:
         self.world.send("server", person, message, identifiers, self.at)
         assert person.first_channel is not None
         self.world.truth.orders[order_id] = Order(
-            order_id, person.number, self.at, total, self.origin.channel, person.first_channel
+            order_id, person.number, self.at, total, self.origin.channel, person.first_channel, self.device.user
         )
         if chance.random() < 0.07:
             self.world.refund(order_id, person, ids, identifiers, self._refunded(total))

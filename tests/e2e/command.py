@@ -18,7 +18,7 @@ from cdp_assets.project import Project
 from cdp_resources.home import Home
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KEYS = {"CDP_WEB_WRITE_KEY": "demo-web-key", "CDP_SERVER_WRITE_KEY": "demo-server-key"}
+KEYS = {"CDP_WEB_WRITE_KEY": "demo-web-key", "CDP_SERVER_WRITE_KEY": "demo-server-key", "CDP_PAYMENTS_SECRET": "whsec_demo"}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from cdp_cli.demo_home import Demo
 from cdp_cli.processes import Program, ProgramFailedError, interruptible, stop_all
 from cdp_resources.home import Home
 from cdp_resources.inbox import Inbox
-from tests.e2e.command import REPOSITORY, cdp, post
+from tests.e2e.command import KEYS, REPOSITORY, cdp, post
 
 pytestmark = pytest.mark.e2e
 
@@ -176,7 +176,7 @@ def test_a_demo_and_a_dev_do_not_share_a_home(tmp_path: Path) -> None:
 
 
 def test_several_collectors_share_a_port_and_stop_together(tmp_path: Path) -> None:
-    environment = {"CDP_HOME": str(tmp_path), "CDP_WEB_WRITE_KEY": "w", "CDP_SERVER_WRITE_KEY": "s"}
+    environment = {"CDP_HOME": str(tmp_path), **KEYS, "CDP_WEB_WRITE_KEY": "w"}
     program = Program("collectors", ["-m", "cdp_cli.main", "serve", "--port", "0", "--workers", "2"], environment)
     try:
         url = program.wait_for(r"listening on (\S+)", 60)[1]

@@ -54,9 +54,19 @@ def test_the_demo_ends_with_numbers_that_agree(tmp_path: Path) -> None:
     assert ": the same people as in the ledger" in done.err
     assert done.out.rindex("Where to look next") > done.out.rindex("How long it took")
     sources = {row["source"]: row for row in ask(tmp_path, "from import_batches")}
-    assert set(sources) == {"orders", "server", "web"}
+    assert set(sources) == {"orders", "payments", "server", "web"}
     assert sources["web"]["received"] + sources["server"]["received"] == 2_000
     assert sources["orders"]["accepted"] == 69_659
+    [paid] = ask(
+        tmp_path,
+        "select count(*) as payments, count(o.order_id) as orders from (select properties->'metadata'->>'order_id' as order_id, "
+        "properties->>'amount' as paid from enriched_events where event = 'Payment Succeeded') p left join (select "
+        "properties->>'order_id' as order_id, properties->>'total' as total from enriched_events where event = 'Order Completed' "
+        "and source = 'server') o on o.order_id = p.order_id and o.total::double = p.paid::double",
+    )
+    assert sources["payments"]["accepted"] == paid["payments"] == paid["orders"] > 0
+    for reason in ("wrong_signature", "stale_timestamp", "replayed"):
+        assert f"a delivery of a webhook: {reason}" in done.out
     totals = ask(
         tmp_path,
         "select (select count(*) from raw_events) as raw, (select sum(accepted)::bigint from import_batches) as accepted, "

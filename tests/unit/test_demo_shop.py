@@ -241,6 +241,7 @@ def test_the_summary_shows_every_number_it_is_given() -> None:
     summary = DemoSummary(
         sources=[SourceCounts("web", 1_200, 1_100, 60, 40), SourceCounts("server", 300, 300, 0, 0)],
         refusals={"no userId or anonymousId": 40},
+        deliveries={"wrong_signature": 3},
         violations={"Required-Missing": 17},
         identity=identity_score(identity([("user_id", "u0", 1)]), truth),
         segments={"vips": 12_345},
@@ -259,6 +260,7 @@ def test_the_summary_shows_every_number_it_is_given() -> None:
         "1,400",
         "40",
         "Required-Missing",
+        "wrong_signature",
         "12,345",
         "1,234.56",
         "1,300.00",

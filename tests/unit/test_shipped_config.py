@@ -19,12 +19,14 @@ from cdp_assets.enriched_events.schema import enriched_table as enriched_spec
 from cdp_assets.project import Project
 from cdp_assets.raw_events import layer as raw_events
 from cdp_assets.raw_events.schema import REJECTED_EVENTS
-from cdp_assets.raw_events.spec import DelimitedSource, HttpSource
+from cdp_assets.raw_events.spec import DelimitedSource, HttpSource, WebhookSource
 from cdp_assets.run import Run
 from cdp_resources import envelope
 from cdp_resources.home import REPOSITORY, Home
 from cdp_resources.messages import RefusedMessageError, check
-from demo.shop import Truth, shop
+from cdp_resources.sources.webhooks import Delivery, Receiver
+from demo.payments import signature
+from demo.shop import Truth, payments, shop
 from demo.summary import identity_score
 from tests.property.reference import Batch, Declarations, Line
 from tests.property.reference import run as reference
@@ -53,7 +55,21 @@ def received() -> tuple[tuple[tuple[str, bytes, str | None], ...], Truth]:
             found.append((source, text, None))
         except RefusedMessageError as error:
             found.append((source, text, str(error)))
+    found.extend(("payments", text, None) for text in paid(history.truth))
     return tuple(found), history.truth
+
+
+def paid(truth: Truth) -> Iterator[bytes]:
+    """The messages that the payments become."""
+    stripe = project().sources["payments"]
+    assert isinstance(stripe, WebhookSource)
+    receiver = Receiver(stripe.webhook, stripe.vendor, ["whsec"], "", stripe.max_event_bytes)
+    for event in payments(truth):
+        body = msgspec.json.encode(event)
+        signed = {"stripe-signature": signature("whsec", body, int(NOW.timestamp()))}
+        for mapped in receiver.receive(Delivery("POST", "", signed, body), NOW):
+            assert mapped.reason is None
+            yield mapped.message
 
 
 @cache
@@ -97,7 +113,7 @@ def test_the_shipped_project_is_complete() -> None:
     assert len(shipped.plan.events) >= 12
     assert (len(shipped.traits), len(shipped.segments), len(shipped.syncs)) == (10, 8, 4)
     assert {name: type(source) for name, source in shipped.sources.items()} == {
-        "web": HttpSource, "server": HttpSource, "orders": DelimitedSource,
+        "web": HttpSource, "server": HttpSource, "orders": DelimitedSource, "payments": WebhookSource,
     }  # fmt: skip
     assert {each.kind for each in shipped.destinations.values()} == {"webhook", "files"}
     assert {each.mode for each in shipped.syncs} == {"upsert", "mirror"}
