@@ -89,6 +89,24 @@ def webhooks(project: Project) -> tuple[WebhookEntry, ...]:
     return tuple(entries)
 
 
+def _senders(project: Project) -> tuple[dict[str, SourceEntry], tuple[WebhookEntry, ...]]:
+    """Both kinds of sources. Raises click.ClickException with what is wrong with either."""
+    sources: dict[str, SourceEntry] = {}
+    vendors: tuple[WebhookEntry, ...] = ()
+    wrong: list[str] = []
+    try:
+        sources = sources_by_key(project)
+    except click.ClickException as error:
+        wrong.append(error.message)
+    try:
+        vendors = webhooks(project)
+    except click.ClickException as error:
+        wrong.append(error.message)
+    if wrong:
+        raise click.ClickException("\n".join(wrong))
+    return sources, vendors
+
+
 @click.command(name="serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for every interface.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
@@ -120,7 +138,7 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
     """
     project = _project()
     declared = project.settings.collector
-    sources, vendors = sources_by_key(project), webhooks(project)
+    sources, vendors = _senders(project)
     if not sources and not vendors:
         raise click.ClickException(
             f"{config_dir()}/sources declares no source of kind http or webhook: there is nothing to serve"

@@ -51,6 +51,8 @@ class Pulled:
     """Rows that were refused, each kept with its reason."""
     problems: tuple[str, ...] = ()
     """Files that could not be read; they are not tried again until they change."""
+    position: str | None = None
+    """What the next reading goes on from, without its value; None for files, which are told apart one by one."""
     failure: str | None = None
     """Why the resource could not be read; what was landed before stays."""
     table: pl.DataFrame | None = None
@@ -126,7 +128,7 @@ def _changes(run: Run, source: str, declared: DatabaseSource, spec: ReplicationS
     except (SourceUnavailableError, MissingSecretError) as error:
         failure = str(error)
     for name in declared.resources:
-        yield Pulled(source, name, tuple(batches), taken[name], refused[name], failure=failure)
+        yield Pulled(source, name, tuple(batches), taken[name], refused[name], position=f"slot {spec.slot}", failure=failure)
 
 
 def _rows(run: Run, source: str, resource: str, declared: DatabaseSource | ApiSource, clock: Clock) -> Pulled:
@@ -155,7 +157,9 @@ def _rows(run: Run, source: str, resource: str, declared: DatabaseSource | ApiSo
                 state.keep(folder, resource, extraction.state.encode())
                 run.checkpoint("state of a resource")
     state.keep(folder, resource, extraction.state.encode())
-    return Pulled(source, resource, tuple(batches), extraction.taken, extraction.refused)
+    cursor = extraction.declared.cursor
+    position = f"{cursor}, a value of {type(extraction.state.cursor).__name__}" if cursor else "the rows met before, by content"
+    return Pulled(source, resource, tuple(batches), extraction.taken, extraction.refused, position=position)
 
 
 def _files(run: Run, source: str, declared: FilesSource, clock: Clock) -> Pulled:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -131,6 +132,27 @@ def test_a_source_that_cannot_be_read_fails_its_run_with_a_reason(
     )
 
 
+def test_each_resource_is_an_asset_that_says_what_it_reads_and_when_it_is_late(watching: Installation) -> None:
+    cursor = {"row_id": ["id"], "cursor": "changed", "type": "identify", "fields": {"userId": {"column": "id"}}}
+    resources: dict[str, object] = {**CONTACTS["resources"], "contacts": cursor}  # type: ignore[dict-item]
+    crm = ApiSource.model_validate({**CONTACTS, "description": "Our CRM.", "resources": resources})
+    watching.project = replace(watching.project, sources=Named({**watching.project.sources, "crm": crm}))
+    graph = definitions.build(Declared(watching.project)).resolve_asset_graph()
+    contacts, companies = (graph.get(dg.AssetKey(["sources", "crm", name])) for name in ("contacts", "companies"))
+    assert contacts.description == "Our CRM. Endpoint contacts: rows by changed. What is new lands in the inbox as batches."
+    assert (
+        companies.description == "Our CRM. Endpoint companies: rows by their content. What is new lands in the inbox as batches."
+    )
+    for each in (contacts, companies):
+        assert each.child_keys == {
+            dg.AssetKey(["raw_events", name]) for name in ("raw_events", "rejected_events", "import_batches")
+        }
+        assert each.freshness_policy == dg.FreshnessPolicy.time_window(
+            fail_window=timedelta(minutes=45), warn_window=timedelta(minutes=30)
+        )
+    assert graph.get(KEY).freshness_policy is None
+
+
 def test_a_run_lands_files_and_tells_what_became_of_each(watching: Installation) -> None:
     drop(watching, "a.jsonl")
     drop(watching, "b.jsonl", "PK\x03\x04")
@@ -138,7 +160,7 @@ def test_a_run_lands_files_and_tells_what_became_of_each(watching: Installation)
     assert done.success
     [batch] = Inbox(watching.home.inbox).batches()
     told = watching.metadata(*KEY.path)
-    assert (told["batches"], told["taken"], told["refused"]) == (1, 1, 0)
+    assert (told["batches"], told["taken"], told["refused"], told["batch_ids"]) == (1, 1, 0, [batch.batch_id])
     records = [record.data for record in told["report"].records]  # type: ignore[attr-defined]
     assert [(Path(str(each["file"])).name, each["status"], each["batch_id"]) for each in records] == [
         ("a.jsonl", "imported", batch.batch_id),

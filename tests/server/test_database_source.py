@@ -94,7 +94,8 @@ def test_only_what_is_new_is_read_and_a_reading_of_nothing_lands_nothing(postgre
     run = reading(tmp_path)
     assert pulled(run)["orders"].batches == ()
     postgres.execute(order(1, "2026-01-01"), order(2, "2026-01-02"))
-    assert pulled(run)["orders"].taken == 2
+    done = pulled(run)["orders"]
+    assert (done.taken, done.position) == (2, "updated_at, a value of datetime")
     assert pulled(run)["orders"].batches == ()
     postgres.execute(order(3, "2026-01-02"), order(1, "2026-01-03"))  # one at the very instant that was read up to
     assert pulled(run)["orders"].taken == 2

@@ -3,15 +3,18 @@ enrichments read.
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from cdp_assets.assets import DECLARATIONS, OWNERS, Declared, open_run, safely_told, shown
+from cdp_assets.assets import DECLARATIONS, OWNERS, SHOWN_ROWS, Declared, open_run, safely_told, shown
 from cdp_assets.project import Project
+from cdp_assets.raw_events.api_source import ApiSource
 from cdp_assets.raw_events.database_source import DatabaseSource
 from cdp_assets.raw_events.download_source import FILE, DownloadSource
+from cdp_assets.raw_events.files_source import FILES_SOURCES
 from cdp_assets.raw_events.pulling import Pulled, pull, pulled_sources
+from cdp_assets.raw_events.spec import Source
 from cdp_assets.run import Run
 from cdp_resources import clock
 from cdp_resources.resources import CdpResource
@@ -20,6 +23,9 @@ from cdp_resources.sources import download
 GROUP = "sources"
 READABLE = "everything_could_be_read"
 FRESH = "file_is_fresh"
+MISSED_READINGS = 3
+"""A resource that was not read for so many intervals is not fresh; one less is a warning."""
+_LEAST_WARNING = timedelta(minutes=5)
 
 Event = dg.MaterializeResult[None] | dg.AssetCheckResult
 
@@ -43,19 +49,16 @@ def keys_of_events(project: Project) -> list[dg.AssetKey]:
 
 def _source(declared: Declared, source: str, resources: Sequence[str]) -> dg.AssetsDefinition:
     spec = declared.project.sources[source]
-    told = " ".join(spec.description.split())
     is_download = isinstance(spec, DownloadSource)
-    becomes = (
-        f"Kept as {spec.to} for look-ups." if isinstance(spec, DownloadSource) else "What is new lands in the inbox as a batch."
-    )
     specs = [
         dg.AssetSpec(
             key(source, resource),
             deps=[DECLARATIONS],
-            description=f"{told} {becomes}".strip(),
+            description=_description(spec, resource),
             group_name=GROUP,
             kinds={spec.kind},
             owners=list(OWNERS),
+            freshness_policy=_rhythm(spec),
         )
         for resource in resources
     ]
@@ -92,6 +95,31 @@ def _source(declared: Declared, source: str, resources: Sequence[str]) -> dg.Ass
     return pull_source
 
 
+def _description(spec: Source, resource: str) -> str:
+    """What is read, how it is known what is new, and where it goes."""
+    told = " ".join(spec.description.split())
+    if isinstance(spec, DatabaseSource):
+        table = spec.resources[resource].table or resource
+        new = "every change" if spec.replication else f"rows by {spec.resources[resource].cursor or 'their content'}"
+        told += f" Table {table}: {new}."
+    elif isinstance(spec, ApiSource):
+        told += f" Endpoint {resource}: rows by {spec.resources[resource].cursor or 'their content'}."
+    elif isinstance(spec, FILES_SOURCES) and spec.watch is not None:
+        told += f" Files {spec.watch.pattern} of the watched folder."
+    elif isinstance(spec, DownloadSource):
+        return f"{told} Kept as {spec.to} for look-ups.".strip()
+    return f"{told} What is new lands in the inbox as batches.".strip()
+
+
+def _rhythm(spec: Source) -> dg.FreshnessPolicy | None:
+    """For what is read at intervals. A folder may be empty for long."""
+    if not isinstance(spec, DatabaseSource | ApiSource):
+        return None
+    late = max(timedelta(seconds=(MISSED_READINGS - 1) * spec.every), _LEAST_WARNING)
+    missing = max(timedelta(seconds=MISSED_READINGS * spec.every), 2 * _LEAST_WARNING)
+    return dg.FreshnessPolicy.time_window(fail_window=missing, warn_window=late)
+
+
 def _told(pulled: Pulled) -> Iterator[Event]:
     has_rows = pulled.table is not None and pulled.table.height > 0
     counts: dict[str, int | str] = {"batches": len(pulled.batches), "taken": pulled.taken, "refused": pulled.refused}
@@ -102,6 +130,8 @@ def _told(pulled: Pulled) -> Iterator[Event]:
         asset_key=key(pulled.source, pulled.resource),
         metadata={
             **counts,
+            **({"batch_ids": list(pulled.batches[:SHOWN_ROWS])} if pulled.batches else {}),
+            **({"goes_on_from": pulled.position} if pulled.position else {}),
             **({"report": shown(pulled.table)} if has_rows and pulled.table is not None else {}),
         },
     )
