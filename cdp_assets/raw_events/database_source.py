@@ -22,6 +22,9 @@ class ReplicationSpec(Declaration):
     """Name of the slot; it is created when it is missing at the first reading."""
     publication: Name
     """Name of the publication that holds the tables: `CREATE PUBLICATION cdp FOR TABLE orders`."""
+    snapshot: bool = True
+    """When the slot is made, take the rows that the tables hold already, each as if it were inserted then; the user needs to be allowed to select
+    from them. Without it only what changes from then on is taken."""
 
 
 class DatabaseResource(PulledResource):

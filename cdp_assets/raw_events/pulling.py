@@ -10,8 +10,11 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
+import msgspec
 import polars as pl
+from msgspec.structs import replace
 
 from cdp_assets.project import Project
 from cdp_assets.raw_events.api_source import ApiSource
@@ -25,12 +28,13 @@ from cdp_resources.home import Home
 from cdp_resources.locks import exclusive
 from cdp_resources.secrets import MissingSecretError
 from cdp_resources.sources import api, database, download, state
-from cdp_resources.sources.database import replication
+from cdp_resources.sources.database import replication, snapshot
 from cdp_resources.sources.extract import Extraction, State, from_where
 from cdp_resources.sources.unavailable import SourceUnavailableError
 
 FILES = "files"
 """The one resource of a watched folder."""
+_ROWS_BEFORE = "snapshot.ndjson.zst"
 REPLICATION = "replication"
 """The name that the state of a slot is kept under."""
 BATCH_ROWS = 100_000
@@ -106,15 +110,31 @@ def last_read(home: Home, source: str, declared: DatabaseSource | ApiSource | Do
 
 
 def _changes(run: Run, source: str, declared: DatabaseSource, spec: ReplicationSpec, clock: Clock) -> Iterator[Pulled]:
-    """What the slot holds, in windows: each is landed, then let go."""
+    """The rows that are there when the slot is made, and what the slot holds, in windows: each is landed, then let go."""
     folder, batches, failure = run.home.pulls / source, list[str](), None
     taken, refused = Counter[str](), Counter[str]()
     try:
         with replication.slot(declared.url, spec, declared.resources, source) as slot:
-            slot.open(state.stored(folder, REPLICATION) is not None)
-            state.keep(folder, REPLICATION, b"{}")
+            stored = state.stored(folder, REPLICATION)
+            slot.open(stored is not None)
+            run.checkpoint("slot")
+            began = msgspec.json.decode(stored, type=snapshot.Began) if stored else _began(slot, folder, spec)
+            state.keep(folder, REPLICATION, msgspec.json.encode(began))
+            run.checkpoint("snapshot")
+            if not began.is_landed and began.moment is not None:
+                rows = snapshot.changes(folder / _ROWS_BEFORE, began.moment)
+                before = slot.snapshot_window(rows, now := clock())
+                while batch := run.inbox.add_batch(islice(before.lines, BATCH_ROWS), now):
+                    batches.append(batch.batch_id)
+                    run.checkpoint("batch of rows")
+                    run.say(f"{source}: {sum(before.taken.values()) + sum(before.refused.values()):,} rows")
+                taken.update(before.taken)
+                refused.update(before.refused)
+                began = replace(began, is_landed=True)
+                state.keep(folder, REPLICATION, msgspec.json.encode(began))
+            (folder / _ROWS_BEFORE).unlink(missing_ok=True)
             while True:
-                window = slot.window(now := clock())
+                window = slot.window(now := clock(), began.moment)
                 if batch := run.inbox.add_batch(window.lines, now):
                     batches.append(batch.batch_id)
                     run.checkpoint("batch of changes")
@@ -124,11 +144,17 @@ def _changes(run: Run, source: str, declared: DatabaseSource, spec: ReplicationS
                 if not window.transactions:
                     break
                 run.say(f"{source}: {taken.total() + refused.total():,} changes")
-        state.keep(folder, REPLICATION, b"{}")
+        state.keep(folder, REPLICATION, msgspec.json.encode(began))
     except (SourceUnavailableError, MissingSecretError) as error:
         failure = str(error)
     for name in declared.resources:
         yield Pulled(source, name, tuple(batches), taken[name], refused[name], position=f"slot {spec.slot}", failure=failure)
+
+
+def _began(slot: replication.Slot, folder: Path, spec: ReplicationSpec) -> snapshot.Began:
+    if not spec.snapshot:
+        return snapshot.Began()
+    return snapshot.Began(slot.take_snapshot(folder / _ROWS_BEFORE), is_landed=False)
 
 
 def _rows(run: Run, source: str, resource: str, declared: DatabaseSource | ApiSource, clock: Clock) -> Pulled:

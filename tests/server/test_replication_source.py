@@ -1,17 +1,20 @@
-"""Logical replication from a real PostgreSQL server: every committed change is one event, whatever is killed, and the slot holds what is not durable."""
+"""Logical replication from a real PostgreSQL server: every row that was there and every committed change is one event, whatever is killed."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cdp_assets.raw_events import pulling
 from cdp_assets.raw_events.pulling import Pulled
 from cdp_assets.run import Run
-from cdp_resources.sources.database import replication
+from cdp_resources.sources.database import replication, snapshot
 from tests.server.postgres import Postgres, running
 from tests.server.pulling import counted, installation, pulled, stored
 
@@ -60,11 +63,11 @@ ORDERS: dict[str, Any] = {
 }
 
 
-def following(folder: Path, **changed: Any) -> Run:
+def following(folder: Path, *, snapshot: bool = True, **changed: Any) -> Run:
     declared = {
         "kind": "database",
         "url": {"env": "SHOP_URL"},
-        "replication": {"slot": "cdp", "publication": "cdp"},
+        "replication": {"slot": "cdp", "publication": "cdp", "snapshot": snapshot},
         "resources": {"orders": {**ORDERS, **changed}},
     }
     return installation(folder, declared)
@@ -130,8 +133,9 @@ def test_a_killed_reading_is_told_again_by_the_slot_and_adds_nothing_twice(
         "INSERT INTO shop.orders SELECT n, 'c' || n, 1, '' FROM generate_series(15, 39) n",
     )
 
-    def killed(_: str) -> None:
-        raise StopError
+    def killed(place: str) -> None:
+        if place == "batch of changes":
+            raise StopError
 
     for _ in range(2):
         with pytest.raises(StopError):
@@ -177,3 +181,129 @@ def test_a_table_that_is_not_published_is_told_with_what_to_do(postgres: Postgre
     failure = taken(following(tmp_path, table="shop.carts")).failure or ""
     assert "publication cdp does not hold shop.carts" in failure
     assert postgres.execute("SELECT 1 FROM pg_replication_slots") == []
+
+
+def test_the_rows_that_are_there_come_first_in_the_words_of_the_log(postgres: Postgres, tmp_path: Path) -> None:
+    postgres.execute(
+        'ALTER TABLE shop.orders ADD COLUMN gift boolean, ADD COLUMN "Odd Name" char(4)',
+        "INSERT INTO shop.orders VALUES (1, 'c1', 1.50, NULL, true, 'a'), (2, 'c2', 2.50, E'50%\n\\\\N', NULL, NULL)",
+    )
+    fields = {**ORDERS["fields"], "properties.gift": {"column": "gift"}, "properties.odd": {"column": "Odd Name"}}
+    run = following(tmp_path, fields=fields)
+    assert taken(run).taken == 2
+    postgres.execute('INSERT INTO shop.orders SELECT id + 2, customer, total, note, gift, "Odd Name" FROM shop.orders')
+    assert taken(run).taken == 2
+    events = stored(run)
+    assert {each["event"] for each in events} == {"Order Created"}
+    read, told = (
+        [{**each["properties"], "order_id": None, "user": each["userId"]} for each in half] for half in (events[:2], events[2:])
+    )
+    assert read == told
+    assert read[0]["gift"] == "t"
+    assert read[1]["note"] == "50%\n\\N"
+
+
+def test_without_a_snapshot_only_changes_are_taken_and_it_is_not_taken_later(postgres: Postgres, tmp_path: Path) -> None:
+    postgres.execute(insert(1))
+    run = following(tmp_path, snapshot=False)
+    assert taken(run).batches == ()
+    assert taken(following(tmp_path)).batches == ()
+
+
+def test_only_published_rows_of_tables_whose_inserts_are_wanted_are_read(postgres: Postgres, tmp_path: Path) -> None:
+    postgres.execute(insert(1), insert(2), "ALTER PUBLICATION cdp SET TABLE shop.orders WHERE (id > 1)")
+    deletions = following(tmp_path / "b", events={"delete": "Order Deleted"})
+    assert taken(deletions).batches == ()
+    drop_slot(postgres)
+    assert taken(following(tmp_path)).taken == 1
+
+
+def test_what_happens_while_the_rows_are_read_and_whatever_is_killed_is_told_once(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each version of a row is in the rows or in the log, never in both, and none in neither."""
+    monkeypatch.setattr(pulling, "BATCH_ROWS", 7)
+    postgres.execute(*(insert(number) for number in range(20)))
+    run = following(tmp_path)
+    place_of_kill = ""
+    open_ones = []
+    passed = Counter[str]()
+
+    def disturbed(place: str) -> None:
+        """Between all steps: a row comes, one goes, one changes, and one comes that is committed only later."""
+        passed[place] += 1
+        if place == "batch of changes" and passed[place] > 2:  # or it would never end
+            return
+        number = 100 + 10 * passed.total()
+        postgres.execute(
+            insert(number),
+            f"UPDATE shop.orders SET total = {number} WHERE id = 1",
+            f"DELETE FROM shop.orders WHERE id = {passed.total() + 5}",
+        )
+        late = postgres.connect()
+        late.run("BEGIN")
+        late.run(insert(number + 1))
+        if place != "slot":  # what is open when the slot was made is waited for
+            open_ones.append(late)
+        else:
+            late.run("COMMIT")
+            late.close()
+        if place == place_of_kill:
+            raise StopError
+
+    for place_of_kill in ("slot", "snapshot", "batch of rows", "batch of rows"):  # noqa: B007 - read by the function above
+        with pytest.raises(StopError):
+            taken(replace(run, checkpoint=disturbed))
+    place_of_kill = ""
+    taken(replace(run, checkpoint=disturbed))
+    for each in open_ones:
+        each.run("COMMIT")
+        each.close()
+    while taken(run).batches:
+        pass
+    assert not (run.home.pulls / "shop" / "snapshot.ndjson.zst").exists()
+    present: dict[str, float] = {}
+    for each in stored(run):
+        number, total = each["properties"]["order_id"], each["properties"]["total"]
+        if each["event"] == "Order Created":
+            assert number not in present, "created twice"
+            present[number] = total
+        elif each["event"] == "Order Updated":
+            assert number in present, "changed before it was there"
+            present[number] = total
+        else:
+            del present[number]
+    rows = postgres.execute("SELECT id::text, total::float FROM shop.orders")
+    assert present == {str(number): total for number, total in rows}
+    assert set(passed) >= {"slot", "snapshot", "batch of rows", "batch of changes"}
+
+
+def test_a_transaction_that_stays_open_keeps_the_rows_waiting_and_is_told(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "ENDED_SECONDS", 0.3)
+    run = following(tmp_path)
+    late = postgres.connect()
+
+    def opened(place: str) -> None:
+        if place == "slot":
+            late.run("BEGIN")
+            late.run(insert(1))
+
+    failure = taken(replace(run, checkpoint=opened)).failure
+    late.run("COMMIT")
+    late.close()
+    assert "1 transactions have been open" in (failure or "")
+    assert taken(run).taken == 1
+    stored(run)
+    assert counted(run) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("epoch", [0, 1 << 32])
+def test_numbers_of_transactions_are_compared_over_their_wrap_around(epoch: int) -> None:
+    moment = snapshot.Moment(epoch + 5, frozenset({epoch + 3}), 1_000, datetime(2026, 3, 1, tzinfo=UTC))
+    seen = {
+        xid: moment.has_seen(xid % (1 << 32), 999) for xid in (epoch - 2, epoch + 2, epoch + 3, epoch + 4, epoch + 5, epoch + 9)
+    }
+    assert list(seen.values()) == [True, True, False, True, False, False]
+    assert not moment.has_seen((epoch + 2) % (1 << 32), 1_000)

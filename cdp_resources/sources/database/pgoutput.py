@@ -28,6 +28,8 @@ class Change:
     """Place of the transaction in the log."""
     number: int
     """Which change of this table in its transaction, from 0."""
+    xid: int
+    """Number of the transaction, its lower 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,19 @@ class Committed:
 class _Transaction:
     commit_lsn: int
     committed_at: datetime
+    xid: int
     counts: dict[tuple[str, str], int]
 
 
 def decode(messages: Iterable[bytes]) -> Iterator[Change | Committed]:
     """The changes in their order, each transaction followed by its end."""
     tables: dict[int, tuple[tuple[str, str], list[str]]] = {}
-    transaction = _Transaction(0, _EPOCH, {})
+    transaction = _Transaction(0, _EPOCH, 0, {})
     for message in messages:
         kind = chr(message[0])
         if kind == "B":
-            lsn, micros = unpack_from(">qq", message, 1)
-            transaction = _Transaction(lsn, _EPOCH + timedelta(microseconds=micros), {})
+            lsn, micros, xid = unpack_from(">qqI", message, 1)
+            transaction = _Transaction(lsn, _EPOCH + timedelta(microseconds=micros), xid, {})
         elif kind == "C":
             yield Committed(unpack_from(">q", message, 10)[0])
         elif kind == "R":
@@ -71,6 +74,7 @@ def decode(messages: Iterable[bytes]) -> Iterator[Change | Committed]:
                 transaction.committed_at,
                 transaction.commit_lsn,
                 count,
+                transaction.xid,
             )
 
 

@@ -1,15 +1,17 @@
-"""Changes from a logical replication slot of PostgreSQL as lines of the inbox.
+"""Changes from a logical replication slot of PostgreSQL as lines of the inbox, and the rows that were there before it.
 
 The slot keeps every change until `advance`, which is called when the lines are durable. What is told again after a crash has the same
-message ids: they are made of a transaction's place in the log.
+message ids: they are made of a transaction's place in the log, and of primary key and content for a row that was there before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -18,10 +20,11 @@ import sqlalchemy as sa
 from cdp_resources import envelope
 from cdp_resources.messages import RefusedMessageError
 from cdp_resources.secrets import SecretRef
+from cdp_resources.sources.database import snapshot
 from cdp_resources.sources.database.connection import engine_of, told_safely
 from cdp_resources.sources.database.pgoutput import Change, decode
 from cdp_resources.sources.declared import Column, Constant, Mapped
-from cdp_resources.sources.row_messages import Row, check_row, joined, line_type, mapper
+from cdp_resources.sources.row_messages import Row, check_row, joined, line_type, mapper, row_ids
 from cdp_resources.sources.unavailable import SourceUnavailableError
 
 CHANGES = 10_000
@@ -38,6 +41,8 @@ class Replication(Protocol):
     def slot(self) -> str: ...
     @property
     def publication(self) -> str: ...
+    @property
+    def snapshot(self) -> bool: ...
 
 
 class Table(Mapped, Protocol):
@@ -103,11 +108,28 @@ class Slot:
         elif plugin != "pgoutput":
             raise SourceUnavailableError(f"replication: slot {slot} has the plug-in {plugin}; pgoutput is read")
 
-    def window(self, received_at: datetime) -> Window:
-        """The next changes, in order. Raises SourceUnavailableError while its lines are consumed."""
+    def take_snapshot(self, path: Path) -> snapshot.Moment:
+        """Read the rows that are there into a file, once the slot is open. Raises SourceUnavailableError."""
+        columns: dict[tuple[str, str], list[str]] = {}
+        for key, names in self._resources.items():
+            wanted = [self._tables[name] for name in names if "insert" in self._tables[name].operations]
+            if wanted:
+                columns[key] = list(dict.fromkeys(column for table in wanted for column in table.used_columns))
+        with told_safely():
+            snapshot.settle(self._connection)
+            return snapshot.take(self._connection, self._declared.publication, columns, path)
+
+    def snapshot_window(self, rows: Iterable[Change], received_at: datetime) -> Window:
+        """Rows that were there before, as a window of the log tells changes."""
+        window = Window(iter(()))
+        window.lines = self._told(window, rows, _micros(received_at))
+        return window
+
+    def window(self, received_at: datetime, before: snapshot.Moment | None) -> Window:
+        """The next changes, in order, but for those in the rows that were read before. Raises SourceUnavailableError while its lines are consumed."""
         window = Window(iter(()))
         window.end_lsn = _number(str(self._connection.scalar(sa.text("SELECT pg_current_wal_flush_lsn()"))))
-        window.lines = self._lines(window, received_at)
+        window.lines = self._told(window, self._changes(window, before), _micros(received_at))
         return window
 
     def advance(self, window: Window) -> None:
@@ -128,24 +150,28 @@ class Slot:
             for data in self._connection.scalars(query, values):
                 yield bytes(data)
 
-    def _lines(self, window: Window, received_at: datetime) -> Iterator[bytes]:
-        at = (received_at - _EPOCH) // timedelta(microseconds=1)
-        number = end = 0
+    def _changes(self, window: Window, before: snapshot.Moment | None) -> Iterator[Change]:
+        end = 0
         for change in decode(self._messages(window.end_lsn)):
             if not isinstance(change, Change):
                 window.transactions += 1
                 end = change.end_lsn
-                continue
+            elif before is None or not before.has_seen(change.xid, change.commit_lsn):
+                yield change
+        if window.transactions:
+            window.end_lsn = end
+
+    def _told(self, window: Window, changes: Iterable[Change], at: int) -> Iterator[bytes]:
+        number = 0
+        for change in changes:
             for resource in self._resources.get(change.table, ()):
                 table = self._tables[resource]
                 if change.operation in table.operations:
                     number += 1
                     yield self._line(window, resource, table, change, at, number)
-        if window.transactions:
-            window.end_lsn = end
 
     def _line(self, window: Window, resource: str, table: Table, change: Change, at: int, number: int) -> bytes:
-        message_id = joined([resource, f"{change.commit_lsn:X}", str(change.number)])
+        message_id = joined([resource, f"{change.commit_lsn:X}", str(change.number)]) if change.commit_lsn else None
         values = {**change.values, _COMMITTED: change.committed_at.isoformat(), _ID: message_id}
         columns = (*table.used_columns, _COMMITTED, _ID)
         text = msgspec.json.encode({"operation": change.operation, "row": dict(change.values)})
@@ -165,7 +191,15 @@ class Slot:
         key = (resource, operation)
         if key not in self._mappers:
             event = table.events.get(operation, table.event)
-            self._mappers[key] = mapper(_Named(table, event), columns, lambda row: row.values[-1] or "")
+            parts = row_ids(table, columns)
+
+            def identify(row: Row) -> str:
+                if row.values[-1] is not None:
+                    return row.values[-1]
+                content = hashlib.sha256(repr(row.values[:-2]).encode()).hexdigest()[:16]
+                return joined([resource, "snapshot", *parts(row), content])
+
+            self._mappers[key] = mapper(_Named(table, event), columns, identify)
         return self._mappers[key]
 
 
@@ -198,6 +232,10 @@ def slot(url: SecretRef, declared: Replication, tables: Mapping[str, Table], sou
             yield Slot(connection, declared, tables, source)
     finally:
         engine.dispose()
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _number(lsn: str) -> int:
