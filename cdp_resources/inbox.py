@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cdp_resources import envelope
+from cdp_resources.durable_files import sync_directory
 from cdp_resources.locks import exclusive
 from cdp_resources.segment_writer import SegmentWriter, hour_of
 
@@ -45,15 +46,6 @@ class Batch:
     @property
     def batch_id(self) -> str:
         return f"{self.hour}-{self.batch_seq:010d}"
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Inbox:
