@@ -58,7 +58,7 @@ def vendor() -> Iterator[WebhookVendor]:
 
 def run(ledger: Ledger, vendor: WebhookVendor, wanted: Wanted, folder: Path, run_id: str, attempts: int) -> str:
     webhook = plugin("webhook")
-    limits = Limits(requests_per_second=10_000, max_attempts=attempts, max_batch_rows=3, concurrency=2, timeout_seconds=5)
+    limits = Limits(requests_per_second=10_000, max_attempts=attempts, max_batch_rows=3, concurrency=2, timeout_seconds=60)
     account = Account(
         "crm",
         webhook,
