@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from cdp_resources.durable_files import sync_directory
+
 FOLDER = "erasures"
 _MODE = 0o600
 
@@ -66,14 +68,14 @@ def save(root: Path, journal: Journal) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(target)
-    _sync(target.parent)
+    sync_directory(target.parent)
 
 
 def remove(root: Path, journal: Journal) -> None:
     """Remove the journal, and what a crash left of writing one."""
     for each in (path(root, journal).with_suffix(".partial"), path(root, journal)):
         each.unlink(missing_ok=True)
-    _sync(folder(root))
+    sync_directory(folder(root))
 
 
 def unfinished(root: Path) -> Iterator[Journal]:
@@ -85,11 +87,3 @@ def unfinished(root: Path) -> Iterator[Journal]:
         elif file.suffix == ".json":
             found.append(msgspec.json.decode(file.read_bytes(), type=Journal))
     yield from sorted(found, key=lambda each: (each.requested_at, each.erasure_id))
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
