@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cdp_resources.inbox import sync_directory
+from cdp_resources.durable import sync_directory
 
 
 def stored(folder: Path, resource: str) -> bytes | None:

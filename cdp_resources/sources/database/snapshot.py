@@ -18,7 +18,7 @@ import msgspec
 import sqlalchemy as sa
 import zstandard
 
-from cdp_resources.inbox import sync_directory
+from cdp_resources.durable import sync_directory
 from cdp_resources.sources.database.pgoutput import Change
 from cdp_resources.sources.unavailable import SourceUnavailableError
 

@@ -17,7 +17,7 @@ import msgspec
 import requests
 import xxhash
 
-from cdp_resources.inbox import sync_directory
+from cdp_resources.durable import sync_directory
 from cdp_resources.look_ups.tables import LookUpError, rows_of
 from cdp_resources.secrets import SecretRef
 from cdp_resources.sources import state

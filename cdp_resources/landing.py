@@ -1,0 +1,79 @@
+"""Landing: batches, and how far in its origin they were read, made durable as one. For origins whose rows have no ids of their own.
+
+Files of lines are written first, then `position.json` names them beside the position reached: from that moment they are open segments
+like any other, which anybody seals (inbox.py), and a file that it does not name is nothing. So whatever dies in between, lines and
+position are both taken or both not. One process at a time lands under a name; the caller holds the lock.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cdp_resources.durable import sync_directory
+
+_POSITION = "position.json"
+_MODE = 0o640
+
+
+def landed(root: Path) -> Iterator[Path]:
+    """The files of lines below the inbox's landing folder that count, and are not sealed."""
+    if root.is_dir():
+        for folder in root.iterdir():
+            for name in _stored(folder)["segments"]:
+                if (folder / name).exists():
+                    yield folder / name
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(msgspec.json.decode((folder / _POSITION).read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        return {"position": {}, "segments": []}
+
+
+class Landing:
+    """What was landed under one name, such as that of a source."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def position(self) -> dict[str, Any]:
+        """How far was read, as it was given to `land`; empty before the first time."""
+        return dict(_stored(self._folder)["position"])
+
+    def clear(self) -> None:
+        """Remove what a dead process left half made."""
+        kept = {_POSITION, *_stored(self._folder)["segments"]}
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if path.name not in kept:
+                    path.unlink()
+
+    def land(self, lines: Mapping[str, Iterable[bytes]], position: Mapping[str, Any]) -> list[Path]:
+        """Keep lines by their hour of receipt (YYYYMMDDHH) and the position after them, all or nothing. The open segments; to be sealed."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        made = []
+        for hour, several in lines.items():
+            path = self._folder / f"{hour}-{os.getpid()}-{uuid.uuid4().hex}.jsonl"
+            _write(path, several)
+            made.append(path)
+        before = [name for name in _stored(self._folder)["segments"] if (self._folder / name).exists()]
+        passing = self._folder / f"{uuid.uuid4().hex}.new"
+        _write(passing, [msgspec.json.encode({"position": position, "segments": [*before, *(path.name for path in made)]})])
+        sync_directory(self._folder)
+        passing.rename(self._folder / _POSITION)
+        sync_directory(self._folder)
+        return made
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE), "wb") as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
