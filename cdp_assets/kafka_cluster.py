@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, model_validator
 
 from cdp_assets.declaration import Declaration
 from cdp_resources.secrets import SecretRef
@@ -65,7 +65,7 @@ class SaslSpec(Declaration):
 class KafkaCluster(Declaration):
     """Brokers of Kafka, or of what speaks its protocol."""
 
-    brokers: tuple[Annotated[str, AfterValidator(_broker)], ...] = Field(min_length=1)
+    brokers: tuple[Annotated[str, AfterValidator(_broker)], ...]
     """Some of the cluster's brokers as `host:port`; the others are learned from them."""
     tls: TlsSpec | None = None
     """Encrypt connections; `{}` checks brokers against the operating system's certificates."""
@@ -73,7 +73,9 @@ class KafkaCluster(Declaration):
     """Name and password, where brokers ask for them."""
 
     @model_validator(mode="after")
-    def _no_password_in_the_open(self) -> Self:
+    def _can_be_reached(self) -> Self:
+        if not self.brokers:
+            raise ValueError("brokers: at least one is needed, such as kafka-1.example.com:9092")
         if self.sasl is not None and self.sasl.mechanism == "PLAIN" and self.tls is None:
             raise ValueError("sasl: PLAIN sends the password as it is; declare `tls` too, or use SCRAM-SHA-512")
         return self
