@@ -18,8 +18,7 @@ from cdp_assets.enriched_events.spec import EnrichmentSpec, EventSpec, check_ord
 from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.profiles.spec import TraitSpec
 from cdp_assets.project_loading import Declared, Loaded, Mistake
-from cdp_assets.raw_events.spec import HttpSource
-from cdp_assets.raw_events.webhook_source import WebhookSource
+from cdp_assets.raw_events.spec import HttpSource, WebhookSource
 from cdp_assets.segments.spec import AllOf, AnyOf, Condition, Did, DidNot, InSegment, Not, SegmentSpec, TraitCondition
 from cdp_assets.yaml_positions import Step
 from cdp_resources.destinations import plugin

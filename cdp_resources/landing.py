@@ -25,9 +25,7 @@ def landed(root: Path) -> Iterator[Path]:
     """The files of lines below the inbox's landing folder that count, and are not sealed."""
     if root.is_dir():
         for folder in root.iterdir():
-            for name in _stored(folder)["segments"]:
-                if (folder / name).exists():
-                    yield folder / name
+            yield from Landing(folder).segments()
 
 
 def _stored(folder: Path) -> dict[str, Any]:
@@ -47,6 +45,10 @@ class Landing:
         """How far was read, as it was given to `land`; empty before the first time."""
         return dict(_stored(self._folder)["position"])
 
+    def segments(self) -> list[Path]:
+        """What was landed and is not sealed."""
+        return [self._folder / name for name in _stored(self._folder)["segments"] if (self._folder / name).exists()]
+
     def clear(self) -> None:
         """Remove what a dead process left half made."""
         kept = {_POSITION, *_stored(self._folder)["segments"]}
@@ -63,9 +65,9 @@ class Landing:
             path = self._folder / f"{hour}-{os.getpid()}-{uuid.uuid4().hex}.jsonl"
             _write(path, several)
             made.append(path)
-        before = [name for name in _stored(self._folder)["segments"] if (self._folder / name).exists()]
+        segments = [path.name for path in (*self.segments(), *made)]
         passing = self._folder / f"{uuid.uuid4().hex}.new"
-        _write(passing, [msgspec.json.encode({"position": position, "segments": [*before, *(path.name for path in made)]})])
+        _write(passing, [msgspec.json.encode({"position": position, "segments": segments})])
         sync_directory(self._folder)
         passing.rename(self._folder / _POSITION)
         sync_directory(self._folder)

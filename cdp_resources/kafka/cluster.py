@@ -5,17 +5,18 @@ Writing is in topic_writer.py, reading in topic_reader.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cdp_resources.secrets import SecretRef
+from cdp_resources.sources.unavailable import SourceUnavailableError
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
 
 
-class KafkaUnavailableError(Exception):
+class KafkaUnavailableError(SourceUnavailableError):
     """The brokers or the topic cannot be used as declared, or not now. The text names brokers and reasons, never what a message holds."""
 
 
@@ -112,7 +113,3 @@ class LastWord:
         """The error to raise."""
         reason = self._told or (error.str() if error is not None else "no answer in time")
         return KafkaUnavailableError(f"{what}: {reason}")
-
-
-Told = Callable[[str], None]
-"""Told, in counts only, what was done."""

@@ -1,21 +1,21 @@
 """Moving what collectors wrote to the inbox's topic into batches of the inbox here: each message once, whatever is killed meanwhile.
 
-Lines and the positions after them are landed as one (landing.py), so nothing that the brokers keep is needed to be exact. Everything
-behind the batches works as if collectors had written segments.
+How that is made sure is in taking.py. Everything behind the batches works as if collectors had written segments.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cdp_resources import envelope
 from cdp_resources.inbox import Batch, Inbox
-from cdp_resources.kafka.cluster import InboxTopic, Told
-from cdp_resources.kafka.topic_reader import Positions, TopicReader
+from cdp_resources.kafka import taking
+from cdp_resources.kafka.cluster import InboxTopic
 from cdp_resources.locks import exclusive
 from cdp_resources.segment_writer import hour_of
 
@@ -44,60 +44,39 @@ class Moved:
     messages: int = 0
     gone: int = 0
     """Messages that the topic no longer held when they were to be moved: its retention is too short."""
-    is_all: bool = True
-    """Whether everything was moved that the topic held when the move began."""
+    left: int = 0
+    """Messages that the topic held when the move began, and that were not moved."""
 
 
 def waiting(inbox: Inbox, topic: InboxTopic) -> int:
     """How many messages of the topic are not in the inbox. Raises KafkaUnavailableError."""
-    with TopicReader(topic.client, topic.topic) as reader:
-        positions = _positions(inbox.landing(NAME).position(), reader)
-        return sum(max(0, bounds.high - positions.get(partition, bounds.low)) for partition, bounds in reader.bounds.items())
+    return taking.waiting(inbox, NAME, topic.client, topic.topic)
 
 
 def move(
     inbox: Inbox,
     topic: InboxTopic,
-    say: Told = _silent,
+    say: Callable[[str], None] = _silent,
     is_enough: Callable[[], bool] = lambda: False,
-    checkpoint: Told = _silent,
+    checkpoint: Callable[[str], None] = _silent,
 ) -> Moved:
     """Make batches of everything that the topic holds now. One process at a time moves; another waits for it.
 
-    `is_enough` is asked between windows; what is left then is moved the next time. Raises KafkaUnavailableError: what was moved before stays.
+    `is_enough` is asked between parts; what is left then is moved the next time. Raises KafkaUnavailableError: what was moved before stays.
     """
+    moved = Moved()
     with exclusive(inbox.root / "topic.lock", lambda: say("the inbox's topic: another process is moving; waiting")):
-        landing = inbox.landing(NAME)
-        landing.clear()
-        stored = landing.position()
-        batches: list[Batch] = []
-        count = 0
-        with TopicReader(topic.client, topic.topic) as reader:
-            start, gone = reader.start(_positions(stored, reader))
-            if gone:
-                say(f"the inbox's topic: {gone:,} messages are gone that were never moved; its retention is too short")
-            for window in reader.windows(start):
-                lines = lines_by_hour(window.messages)
-                stored = {**stored, _key(reader): {str(number): offset for number, offset in window.positions.items()}}
-                made = landing.land(lines, stored)
-                checkpoint("landed")
-                batches += inbox.seal(made)
-                checkpoint("sealed")
-                count += len(window.messages)
+        parts = taking.take(inbox, NAME, topic.client, topic.topic, lines_by_hour, checkpoint=checkpoint)
+        with closing(parts):
+            for part in parts:
+                batches, count, gone = (*moved.batches, *part.batches), moved.messages + part.messages, moved.gone + part.gone
+                moved = Moved(batches, count, gone, part.left)
+                if part.gone:
+                    say(f"the inbox's topic: {part.gone:,} messages are gone that were never moved; its retention is too short")
                 say(f"the inbox's topic: {count:,} messages")
                 if is_enough():
-                    is_all = all(window.positions[number] >= bounds.high for number, bounds in reader.bounds.items())
-                    return Moved(tuple(batches), count, gone, is_all)
-        return Moved(tuple(batches), count, gone)
-
-
-def _key(reader: TopicReader) -> str:
-    """Offsets mean something in one topic of one cluster only."""
-    return f"{reader.cluster_id}/{reader.topic}"
-
-
-def _positions(stored: Mapping[str, Any], reader: TopicReader) -> Positions:
-    return {int(number): offset for number, offset in stored.get(_key(reader), {}).items()}
+                    break
+    return moved
 
 
 def lines_by_hour(messages: Iterable[Message]) -> dict[str, list[bytes]]:

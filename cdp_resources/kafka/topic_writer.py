@@ -92,8 +92,8 @@ class TopicWriter:
                     raise
         except BufferError:
             raise OSError(errno.ENOBUFS, "too much waits for the brokers") from None
-        except KafkaException as error:
-            raise OSError(errno.EIO, error.args[0].str()) from None
+        except KafkaException as refused:
+            raise OSError(errno.EIO, refused.args[0].str()) from None
         finally:
             while delivery.waiting and time.monotonic() < deadline:
                 producer.poll(0.1)
