@@ -20,9 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from cdp_resources import envelope
+from cdp_resources import envelope, landing
 from cdp_resources.durable import sync_directory
-from cdp_resources.landing import Landing, landed
 from cdp_resources.locks import exclusive
 from cdp_resources.segment_writer import SegmentWriter, hour_of
 
@@ -77,6 +76,7 @@ class Inbox:
         """
         with self._lock():
             self._clear_staging()
+            landing.clear(self._landings)
             return self._seal(self.open_segments())
 
     def seal(self, segments: Iterable[Path]) -> list[Batch]:
@@ -114,11 +114,11 @@ class Inbox:
 
     def open_segments(self) -> list[Path]:
         """The segments that are not sealed, in no order."""
-        return [*(file for file in self._open.iterdir() if _OPEN.fullmatch(file.name)), *landed(self._landings)]
+        return [*(file for file in self._open.iterdir() if _OPEN.fullmatch(file.name)), *landing.landed(self._landings)]
 
-    def landing(self, name: str) -> Landing:
+    def landing(self, name: str) -> landing.Landing:
         """Where lines are landed together with how far they were read in their origin. `name` is that of a folder."""
-        return Landing(self._landings / name)
+        return landing.Landing(self._landings / name)
 
     def sealed_changed_ns(self) -> int:
         """When a batch last appeared or went, in nanoseconds, as coarse as the kernel's clock: equal twice in a row means no change."""

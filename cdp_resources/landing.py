@@ -2,7 +2,7 @@
 
 Files of lines are written first, then `position.json` names them beside the position reached: from that moment they are open segments
 like any other, which anybody seals (inbox.py), and a file that it does not name is nothing. So whatever dies in between, lines and
-position are both taken or both not. One process at a time lands under a name; the caller holds the lock.
+position are both taken or both not.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
 from cdp_resources.durable import sync_directory
+from cdp_resources.locks import exclusive
 
 _POSITION = "position.json"
 _MODE = 0o640
@@ -35,11 +38,34 @@ def _stored(folder: Path) -> dict[str, Any]:
         return {"position": {}, "segments": []}
 
 
+def clear(root: Path) -> None:
+    """Remove what dead processes left half made below the inbox's landing folder; what living ones are making is let be."""
+    if root.is_dir():
+        for folder in root.iterdir():
+            if folder.is_dir():
+                Landing(folder).clear_if_free()
+
+
 class Landing:
-    """What was landed under one name, such as that of a source."""
+    """What was landed under one name, such as that of a source. As a context manager it keeps other processes from landing under it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lock = folder.parent / f"{folder.name}.lock"
+        self._held = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._held.enter_context(exclusive(self._lock))
+        self._clear()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._held.close()
+
+    def clear_if_free(self) -> None:
+        """Remove what a dead process left half made, unless one is landing now."""
+        with suppress(BlockingIOError), exclusive(self._lock, _not_now):
+            self._clear()
 
     def position(self) -> dict[str, Any]:
         """How far was read, as it was given to `land`; empty before the first time."""
@@ -49,8 +75,7 @@ class Landing:
         """What was landed and is not sealed."""
         return [self._folder / name for name in _stored(self._folder)["segments"] if (self._folder / name).exists()]
 
-    def clear(self) -> None:
-        """Remove what a dead process left half made."""
+    def _clear(self) -> None:
         kept = {_POSITION, *_stored(self._folder)["segments"]}
         if self._folder.is_dir():
             for path in self._folder.iterdir():
@@ -58,7 +83,7 @@ class Landing:
                     path.unlink()
 
     def land(self, lines: Mapping[str, Iterable[bytes]], position: Mapping[str, Any]) -> list[Path]:
-        """Keep lines by their hour of receipt (YYYYMMDDHH) and the position after them, all or nothing. The open segments; to be sealed."""
+        """Keep lines by their hour of receipt (YYYYMMDDHH) and the position after them, all or nothing. Returns the open segments, to be sealed. Only within the `with`."""
         self._folder.mkdir(parents=True, exist_ok=True)
         made = []
         for hour, several in lines.items():
@@ -72,6 +97,10 @@ class Landing:
         passing.rename(self._folder / _POSITION)
         sync_directory(self._folder)
         return made
+
+
+def _not_now() -> None:
+    raise BlockingIOError
 
 
 def _write(path: Path, parts: Iterable[bytes]) -> None:

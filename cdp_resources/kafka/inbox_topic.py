@@ -16,7 +16,6 @@ from cdp_resources import envelope
 from cdp_resources.inbox import Batch, Inbox
 from cdp_resources.kafka import taking
 from cdp_resources.kafka.cluster import InboxTopic
-from cdp_resources.locks import exclusive
 from cdp_resources.segment_writer import hour_of
 
 if TYPE_CHECKING:
@@ -65,17 +64,15 @@ def move(
     `is_enough` is asked between parts; what is left then is moved the next time. Raises KafkaUnavailableError: what was moved before stays.
     """
     moved = Moved()
-    with exclusive(inbox.root / "topic.lock", lambda: say("the inbox's topic: another process is moving; waiting")):
-        parts = taking.take(inbox, NAME, topic.client, topic.topic, lines_by_hour, checkpoint=checkpoint)
-        with closing(parts):
-            for part in parts:
-                batches, count, gone = (*moved.batches, *part.batches), moved.messages + part.messages, moved.gone + part.gone
-                moved = Moved(batches, count, gone, part.left)
-                if part.gone:
-                    say(f"the inbox's topic: {part.gone:,} messages are gone that were never moved; its retention is too short")
-                say(f"the inbox's topic: {count:,} messages")
-                if is_enough():
-                    break
+    with closing(taking.take(inbox, NAME, topic.client, topic.topic, lines_by_hour, checkpoint=checkpoint)) as parts:
+        for part in parts:
+            batches, count, gone = (*moved.batches, *part.batches), moved.messages + part.messages, moved.gone + part.gone
+            moved = Moved(batches, count, gone, part.left)
+            if part.gone:
+                say(f"the inbox's topic: {part.gone:,} messages are gone that were never moved; its retention is too short")
+            say(f"the inbox's topic: {count:,} messages")
+            if is_enough():
+                break
     return moved
 
 

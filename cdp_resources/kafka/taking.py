@@ -1,7 +1,7 @@
 """Taking what a topic holds into the inbox: each message once, whatever is killed meanwhile.
 
 Lines and the positions after them are landed as one (landing.py), so nothing that the brokers keep is needed to be exact. What lines
-are made of messages is the caller's to say, who also keeps others away.
+are made of messages is the caller's to say.
 """
 
 from __future__ import annotations
@@ -55,14 +55,12 @@ def take(
 ) -> Generator[Taken]:
     """Land everything that the topic holds now, a part at each turn; the caller may stop between two.
 
-    `name` tells apart who takes. With `is_only_new` the first taking of a topic passes over what it holds. Raises KafkaUnavailableError:
+    `name` tells apart who takes; of those with the same one process takes at a time, and others wait. With `is_only_new` the first taking of a topic passes over what it holds. Raises KafkaUnavailableError:
     what was landed before stays.
     """
-    landing = inbox.landing(name)
-    landing.clear()
-    inbox.seal(landing.segments())
-    stored = landing.position()
-    with TopicReader(client, topic) as reader:
+    with inbox.landing(name) as landing, TopicReader(client, topic) as reader:
+        inbox.seal(landing.segments())
+        stored = landing.position()
         known = _positions(stored, reader)
         if not known and is_only_new:
             known = {partition: bounds.high for partition, bounds in reader.bounds.items()}
