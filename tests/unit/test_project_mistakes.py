@@ -106,7 +106,7 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "sources/x.yaml",
         "kind: htpp\nwrite_key: {env: X_KEY}\n",
-        ["1: kind: no choice 'htpp'; there are http, files, database, api, webhook, download; did you mean 'http'?"],
+        ["1: kind: no choice 'htpp'; there are http, files, database, api, webhook, download, kafka; did you mean 'http'?"],
     ),
     ("sources/x.yaml", "write_key: {env: X_KEY}\n", ["1: the field 'kind' is missing"]),
     (
