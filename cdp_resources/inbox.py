@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cdp_resources import envelope, landing
-from cdp_resources.durable import sync_directory
+from cdp_resources.durable_files import sync_directory
 from cdp_resources.locks import exclusive
 from cdp_resources.segment_writer import SegmentWriter, hour_of
 

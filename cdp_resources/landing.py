@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import msgspec
 
-from cdp_resources.durable import sync_directory
+from cdp_resources.durable_files import replace_file, sync_directory
 from cdp_resources.locks import exclusive
 
 _POSITION = "position.json"
@@ -91,11 +91,8 @@ class Landing:
             _write(path, several)
             made.append(path)
         segments = [path.name for path in (*self.segments(), *made)]
-        passing = self._folder / f"{uuid.uuid4().hex}.new"
-        _write(passing, [msgspec.json.encode({"position": position, "segments": segments})])
-        sync_directory(self._folder)
-        passing.rename(self._folder / _POSITION)
-        sync_directory(self._folder)
+        sync_directory(self._folder)  # names before the file that counts on them
+        replace_file(self._folder / _POSITION, msgspec.json.encode({"position": position, "segments": segments}))
         return made
 
 

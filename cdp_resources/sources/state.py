@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from cdp_resources.durable import sync_directory
+from cdp_resources.durable_files import replace_file
 
 
 def stored(folder: Path, resource: str) -> bytes | None:
@@ -18,15 +17,7 @@ def stored(folder: Path, resource: str) -> bytes | None:
 
 def keep(folder: Path, resource: str, state: bytes) -> None:
     """Keep it durably. Also the mark that the resource was read now."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = _path(folder, resource)
-    passing = path.with_suffix(".new")
-    with passing.open("wb") as file:
-        file.write(state)
-        file.flush()
-        os.fsync(file.fileno())
-    passing.rename(path)
-    sync_directory(folder)
+    replace_file(_path(folder, resource), state)
 
 
 def read_at(folder: Path, resource: str) -> float:

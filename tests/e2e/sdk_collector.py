@@ -24,6 +24,7 @@ from cdp_assets.run import Run
 from cdp_resources.home import Home
 from cdp_resources.inbox import Inbox
 from cdp_resources.lake import Lake, TableSpec
+from tests.e2e.command import KEYS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SDKS = Path(__file__).parent / "sdks"
@@ -91,7 +92,7 @@ def sdk_collector(folder: Path, **source: object) -> Iterator[SdkCollector]:
     settings = yaml.safe_load((config / "settings.yaml").read_text())
     settings["collector"] = {"path_aliases": {"/c": "/"}, "static": {"path": "/assets", "folder": "../static"}}
     (config / "settings.yaml").write_text(yaml.safe_dump(settings))
-    keys = {f"CDP_{name}_WRITE_KEY": f"{name.lower()}-key" for name in ("WEB", "SERVER")} | {"CDP_SDK_WRITE_KEY": KEY}
+    keys = {**KEYS, "CDP_SDK_WRITE_KEY": KEY}
     around = {name: value for name, value in os.environ.items() if not name.startswith("CDP_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "cdp_cli.main", "serve", "--port", "0"],

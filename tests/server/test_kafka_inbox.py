@@ -74,11 +74,16 @@ def ids(inbox: Inbox) -> list[str]:
 
 
 def send(
-    port: int, numbers: Iterator[int], acknowledged: list[str], sent: list[str], answers: list[tuple[int, str | None]]
+    port: int,
+    numbers: Iterator[int],
+    acknowledged: list[str],
+    sent: list[str],
+    answers: list[tuple[int, str | None]],
+    seconds: float,
 ) -> None:
-    """Post batches of an event and one that is refused until the collector dies, or 3 seconds are over; none is sent twice."""
+    """Post batches of an event and one that is refused until the collector dies, or `seconds` are over; none is sent twice."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    until = time.monotonic() + 3
+    until = time.monotonic() + seconds
     try:
         while time.monotonic() < until:
             two = [f"m{next(numbers)}" for _ in range(2)]
@@ -181,7 +186,7 @@ def test_brokers_that_fail_or_do_not_answer_cost_no_acknowledged_event(
         numbers = itertools.count()
         with ThreadPoolExecutor(40) as pool:
             for _ in range(40):
-                pool.submit(send, collector.port, numbers, acknowledged, sent, answers)
+                pool.submit(send, collector.port, numbers, acknowledged, sent, answers, 4.0)
             time.sleep(0.5)
             own.fail(PRODUCE, NOT_ENOUGH_REPLICAS, 3)
             time.sleep(0.3)
@@ -217,12 +222,16 @@ def test_collectors_and_mover_killed_amid_sends_lose_and_double_nothing(
         collectors = [start(tmp_path / f"collector{number}", kafka=topic) for number in range(2)]
         before = len(acknowledged)
         senders = [
-            threading.Thread(target=send, args=(collector.port, numbers, acknowledged, sent, []))
+            threading.Thread(target=send, args=(collector.port, numbers, acknowledged, sent, [], 30.0))
             for collector in collectors
             for _ in range(4)
         ]
         for sender in senders:
             sender.start()
+        deadline = time.monotonic() + 20
+        while len(acknowledged) == before:
+            assert time.monotonic() < deadline, "nothing was acknowledged"
+            time.sleep(0.005)
         for _ in range(2):
             arguments = [sys.executable, "-c", MOVER, str(tmp_path / "inbox"), json.dumps(topic)]
             with subprocess.Popen(arguments, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as mover:
@@ -231,7 +240,6 @@ def test_collectors_and_mover_killed_amid_sends_lose_and_double_nothing(
                 time.sleep(random_.uniform(0, 0.1))
                 mover.kill()
                 kills_of_movers += 1
-        assert len(acknowledged) > before
         for collector in collectors:
             time.sleep(random_.uniform(0, 0.1))
             collector.kill()

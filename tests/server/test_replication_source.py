@@ -218,6 +218,38 @@ def test_only_published_rows_of_tables_whose_inserts_are_wanted_are_read(postgre
     assert taken(following(tmp_path)).taken == 1
 
 
+def test_rows_of_inheriting_tables_are_not_read_and_composite_values_are_whole(postgres: Postgres, tmp_path: Path) -> None:
+    postgres.execute(
+        "CREATE TYPE shop.pair AS (a int, b int)",
+        "ALTER TABLE shop.orders ADD sizes shop.pair",
+        "CREATE TABLE shop.more () INHERITS (shop.orders)",
+        "INSERT INTO shop.more VALUES (5, 'c5', 1, NULL)",
+        "INSERT INTO shop.orders VALUES (1, 'c1', 1, NULL, ROW(1, NULL))",
+        "ALTER PUBLICATION cdp SET TABLE ONLY shop.orders",
+    )
+    run = following(tmp_path, fields={**ORDERS["fields"], "properties.sizes": {"column": "sizes"}})
+    assert taken(run).taken == 1
+    assert [each["properties"]["sizes"] for each in stored(run)] == ["(1,)"]
+
+
+def test_rows_that_a_policy_hides_are_an_error_and_not_missing(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.execute(
+        insert(1),
+        "ALTER TABLE shop.orders ENABLE ROW LEVEL SECURITY",
+        "CREATE ROLE reader LOGIN REPLICATION",
+        "GRANT USAGE ON SCHEMA shop TO reader",
+        "GRANT SELECT ON shop.orders TO reader",
+    )
+    with monkeypatch.context() as as_reader:
+        as_reader.setenv("SHOP_URL", postgres.url.replace("cdp@", "reader@"))
+        failure = taken(following(tmp_path)).failure or ""
+    postgres.execute("DROP OWNED BY reader", "DROP ROLE reader")
+    assert "row-level security" in failure
+    assert taken(following(tmp_path)).taken == 1
+
+
 def test_what_happens_while_the_rows_are_read_and_whatever_is_killed_is_told_once(
     postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

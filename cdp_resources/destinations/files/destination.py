@@ -6,7 +6,6 @@ the order of their names has the present state: lines are `{"operation", "key", 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 
 from cdp_resources.destinations.batch import Batch, Verdict
 from cdp_resources.destinations.plugin import LocalPlugin, Settings
+from cdp_resources.durable_files import PARTIAL, replace_file
 
 
 class FilesSettings(Settings):
@@ -41,7 +41,7 @@ def write(batch: Batch, settings: FilesSettings, exports: Path) -> list[Verdict]
             for row in batch.rows
         ]
     folder = _folder(settings, exports) / _safe(batch.sync)
-    _replace(folder / f"{_safe(batch.idempotency_key)}.{batch.operation}.ndjson", b"\n".join(lines) + b"\n")
+    replace_file(folder / f"{_safe(batch.idempotency_key)}.{batch.operation}.ndjson", b"\n".join(lines) + b"\n")
     return [Verdict(row.key, "delivered") for row in batch.rows]
 
 
@@ -49,7 +49,7 @@ def erase(settings: FilesSettings, exports: Path, keys: Collection[str]) -> int:
     """Take the lines with these keys out of every file; files that end up empty are removed."""
     wanted = frozenset(keys)
     removed = 0
-    for partial in _folder(settings, exports).glob("*/.*.partial"):
+    for partial in _folder(settings, exports).glob(f"*/.*{PARTIAL}"):
         partial.unlink()  # left by a process that was killed; the whole file is written again
     for path in sorted(_folder(settings, exports).glob("*/*.ndjson")):
         lines = path.read_bytes().splitlines()
@@ -58,7 +58,7 @@ def erase(settings: FilesSettings, exports: Path, keys: Collection[str]) -> int:
             continue
         removed += len(lines) - len(kept)
         if kept:
-            _replace(path, b"\n".join(kept) + b"\n")
+            replace_file(path, b"\n".join(kept) + b"\n")
         else:
             path.unlink()
     return removed
@@ -70,21 +70,6 @@ def _folder(settings: FilesSettings, exports: Path) -> Path:
 
 def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "_"
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 PLUGIN = LocalPlugin(

@@ -18,7 +18,7 @@ import msgspec
 import sqlalchemy as sa
 import zstandard
 
-from cdp_resources.durable import sync_directory
+from cdp_resources.durable_files import sync_directory
 from cdp_resources.sources.database.pgoutput import Change
 from cdp_resources.sources.unavailable import SourceUnavailableError
 
@@ -81,6 +81,8 @@ def settle(connection: sa.Connection) -> None:
 def take(connection: sa.Connection, publication: str, tables: Tables, path: Path) -> Moment:
     """Read the tables into the file at `path`, in bounded memory. The connection commits by itself. Raises DBAPIError, OSError."""
     connection.execute(sa.text("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+    # Or rows that a policy hides from this user would be missing silently, while the log tells their changes; now the database refuses.
+    connection.execute(sa.text("SET LOCAL row_security = off"))
     moment = _moment(connection)
     path.parent.mkdir(parents=True, exist_ok=True)
     passing = path.with_suffix(".new")
@@ -132,8 +134,20 @@ def _rows(
         ),
         {"publication": publication, "schema": table[0], "name": table[1]},
     )
-    told = ", ".join(f"CASE WHEN {column} IS NOT NULL THEN format('%s', {column}) END" for column in map(quote, columns))
-    query = f"SELECT {told} FROM {'.'.join(map(quote, table))} WHERE {published_rows or 'true'}"  # noqa: S608 - declared names, quoted
+    # Tables that inherit are published by themselves; a partitioned table has rows in its partitions alone.
+    is_partitioned = connection.scalar(
+        sa.text(
+            "SELECT c.relkind = 'p' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = :schema AND c.relname = :name"
+        ),
+        {"schema": table[0], "name": table[1]},
+    )
+    only = "" if is_partitioned else "ONLY "
+    # IS NOT NULL would be false for a composite value with one field that is NULL.
+    told = ", ".join(
+        f"CASE WHEN {column} IS DISTINCT FROM NULL THEN format('%s', {column}) END" for column in map(quote, columns)
+    )
+    query = f"SELECT {told} FROM {only}{'.'.join(map(quote, table))} WHERE {published_rows or 'true'}"  # noqa: S608 - declared names, quoted
     connection.exec_driver_sql(f"DECLARE cdp_rows NO SCROLL CURSOR FOR {query}")
     while rows := connection.execute(sa.text(f"FETCH {_ROWS} FROM cdp_rows")).all():
         for row in rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import time
 import zipfile
 import zlib
@@ -17,7 +16,7 @@ import msgspec
 import requests
 import xxhash
 
-from cdp_resources.durable import sync_directory
+from cdp_resources.durable_files import replace_file
 from cdp_resources.look_ups.tables import LookUpError, rows_of
 from cdp_resources.secrets import SecretRef
 from cdp_resources.sources import state
@@ -103,7 +102,7 @@ def fetch(declared: Download, root: Path, folder: Path, name: str, now: datetime
             answer.get("Last-Modified"),
         )
         if not is_same:
-            _replace(path, content)
+            replace_file(path, content)
     state.keep(folder, name, msgspec.json.encode(found))
     return found
 
@@ -181,14 +180,3 @@ def _rows(content: bytes, declared: Download, before: Fetched | None) -> int:
 
 def _digest(content: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(content)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    passing = path.with_name(f".{path.name}.new")
-    with passing.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    passing.rename(path)
-    sync_directory(path.parent)
