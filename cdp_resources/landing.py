@@ -83,8 +83,14 @@ class Landing:
                     path.unlink()
 
     def land(self, lines: Mapping[str, Iterable[bytes]], position: Mapping[str, Any]) -> list[Path]:
-        """Keep lines by their hour of receipt (YYYYMMDDHH) and the position after them, all or nothing. Returns the open segments, to be sealed. Only within the `with`."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Keep lines by their hour of receipt (YYYYMMDDHH) and the position after them, all or nothing; only within the `with`.
+
+        Returns the open segments, to be sealed.
+        """
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True)
+            for above in (self._folder.parent, self._folder.parent.parent):
+                sync_directory(above)
         made = []
         for hour, several in lines.items():
             path = self._folder / f"{hour}-{os.getpid()}-{uuid.uuid4().hex}.jsonl"
