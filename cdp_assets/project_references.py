@@ -18,7 +18,7 @@ from cdp_assets.enriched_events.spec import EnrichmentSpec, EventSpec, check_ord
 from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.profiles.spec import TraitSpec
 from cdp_assets.project_loading import Declared, Loaded, Mistake
-from cdp_assets.raw_events.spec import HttpSource
+from cdp_assets.raw_events.spec import HttpSource, WebhookSource
 from cdp_assets.segments.spec import AllOf, AnyOf, Condition, Did, DidNot, InSegment, Not, SegmentSpec, TraitCondition
 from cdp_assets.yaml_positions import Step
 from cdp_resources.destinations import plugin
@@ -196,6 +196,7 @@ def cross_mistakes(loaded: Loaded) -> Iterator[Mistake]:
     yield from _signals_without_a_reader(loaded)
     yield from _links_without_a_reader(loaded)
     yield from _unsupported_modes(loaded)
+    yield from _too_long_for_the_topic(loaded)
 
 
 def property_paths(spec: object) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
@@ -301,6 +302,26 @@ def _unfit_profile_data(loaded: Loaded) -> Iterator[Mistake]:
             if name in told and not takes:
                 message = f"{name!r} is profile data, no events: only traits of kind latest, first or last without event and types take it"
                 yield declared.mistake(("sources", place), f"{dotted(('sources', place))}: {message}")
+
+
+_BESIDE_A_MESSAGE = 464_000
+"""Most bytes of a line beside its message: 64 KiB of headers that are kept, each byte seven as text within text."""
+
+
+def _too_long_for_the_topic(loaded: Loaded) -> Iterator[Mistake]:
+    """Sources whose longest event fits into no message of the inbox's topic."""
+    for settings in loaded.of("settings"):
+        topic = settings.spec.inbox.kafka
+        for declared in loaded.of("source") if topic is not None else ():
+            if not isinstance(declared.spec, HttpSource | WebhookSource):
+                continue
+            needed = declared.spec.max_event_bytes + _BESIDE_A_MESSAGE
+            if needed > topic.max_message_bytes:
+                message = (
+                    f"max_event_bytes: events of {declared.spec.max_event_bytes} bytes need inbox.kafka.max_message_bytes of {needed} or more "
+                    f"in {settings.file}, and as much in the topic; it is {topic.max_message_bytes}"
+                )
+                yield declared.mistake(("max_event_bytes",), message)
 
 
 def _circles(loaded: Loaded) -> Iterator[Mistake]:

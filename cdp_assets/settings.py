@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from cdp_assets.declaration import Declaration
+from cdp_assets.kafka_cluster import KafkaCluster, Topic
 from cdp_resources.secrets import SecretRef
 
 _PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+")
@@ -47,6 +48,24 @@ class CollectorSpec(Declaration):
         return self
 
 
+class KafkaInbox(KafkaCluster):
+    """A topic that collectors write what they receive to, from which the pipeline takes it into its own inbox."""
+
+    topic: Topic
+    """The topic. It belongs to this installation alone, and is there before the collectors start."""
+    max_message_bytes: int = Field(default=1_000_000, ge=600_000, le=100_000_000)
+    """Longest Kafka message, in bytes; at most `max.message.bytes` of the topic. Lines of several requests share one."""
+    ack_seconds: float = Field(default=10, ge=1, le=120)
+    """How long a request waits for the brokers' acknowledgement before it is answered 503."""
+
+
+class InboxSpec(Declaration):
+    """Where collectors write what they receive."""
+
+    kafka: KafkaInbox | None = None
+    """A topic of Kafka instead of the collector's own disk, so that collectors may run on machines of their own."""
+
+
 class SettingsSpec(Declaration):
     """config/settings.yaml"""
 
@@ -64,3 +83,5 @@ class SettingsSpec(Declaration):
     512 MB, but at most a twentieth of the disk."""
     collector: CollectorSpec = CollectorSpec()
     """Other paths and files of the collector."""
+    inbox: InboxSpec = InboxSpec()
+    """Where collectors write. By default to the disk under `CDP_HOME`."""

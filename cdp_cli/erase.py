@@ -20,6 +20,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cdp_assets import pipeline
 from cdp_assets.destination_syncs import layer as destination_syncs
+from cdp_assets.gathering import gather
 from cdp_assets.identity_graph.links import link_columns
 from cdp_assets.identity_graph.observe import identifiers, normaliser
 from cdp_assets.privacy import journal as journals
@@ -37,6 +38,7 @@ from cdp_resources import clock
 from cdp_resources.activation import forget_people, run_sync
 from cdp_resources.destinations.plugin import Account, LocalPlugin
 from cdp_resources.home import Home, config_dir
+from cdp_resources.kafka.cluster import KafkaUnavailableError
 from cdp_resources.lake import Lake
 from cdp_resources.ledger import Ledger
 from cdp_resources.ledger_rows import CHANGES
@@ -224,7 +226,10 @@ def erase(context: click.Context, identifier: str, yes: bool, no_sync: bool, as_
 
 def _run(home: Home, project: Project, now: datetime, say: Callable[[str], None]) -> Run:
     run = Run(home, project, last_as_of(home, project, now), say=say)
-    run.inbox.seal_open()
+    try:
+        gather(run.inbox, project.settings, say)
+    except KafkaUnavailableError as error:
+        raise click.ClickException(f"what was received cannot be searched: {error}") from None
     return run
 
 

@@ -21,8 +21,8 @@ from cdp_resources.home import Home, config_dir
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each resource, on a line of its own.")
 @click.pass_context
 def pull(context: click.Context, sources: tuple[str, ...], as_json: bool) -> None:
-    """Take what is new in the declared sources that do not send by themselves: watched folders, databases, APIs, files to
-    download; all of them, or those named.
+    """Take what is new in the declared sources that do not send by themselves: watched folders, databases, APIs, topics of
+    Kafka, files to download; all of them, or those named.
 
     What was taken before is not taken again. Run `cdp run` afterwards for the tables that follow. Exit status 1 when something could not
     be read; the rest is taken all the same.

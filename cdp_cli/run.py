@@ -20,12 +20,14 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import definitions
 from cdp_assets.assets import HOURS, Declared
+from cdp_assets.gathering import gather
 from cdp_assets.pipeline import prepare
 from cdp_assets.project import Project
 from cdp_resources import dbt_project
 from cdp_resources.dagster_home import ensure_instance
 from cdp_resources.home import Home, config_dir
 from cdp_resources.inbox import Inbox
+from cdp_resources.kafka.cluster import KafkaUnavailableError
 from cdp_resources.lake import Lake
 from cdp_resources.marts_build import is_current
 from cdp_resources.resources import instant
@@ -67,7 +69,11 @@ def run_all(
 
     The environment must name the same home (`CDP_HOME`). A failed check or step ends it; nothing is raised for one.
     """
-    Inbox(home.inbox).seal_open()
+    ungathered: list[str] = []
+    try:
+        gather(Inbox(home.inbox), project.settings, say)
+    except KafkaUnavailableError as error:  # what is here already is derived all the same
+        ungathered = [str(error)]
     prepare(Lake(home.lake), project)
     outcome = RunOutcome()
     instance = dg.DagsterInstance.from_config(str(ensure_instance(home)))
@@ -99,6 +105,7 @@ def run_all(
                 outcome.failures = [f"{each}: a run changed nothing, and it still stands behind" for each in waits.behind]
                 break
     instance.dispose()
+    outcome.failures += ungathered
     return outcome
 
 

@@ -23,6 +23,7 @@ from cdp_assets.project import Project, ProjectError, load_tolerant
 from cdp_assets.raw_events.spec import HttpSource
 from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources.home import Home, config_dir
+from cdp_resources.kafka.cluster import InboxTopic, inbox_topic
 from cdp_resources.secrets import MissingSecretError
 from cdp_resources.sources.webhooks import BadKeyError
 from cdp_server.config import DebugConfig, ServerConfig, SourceEntry, WebhookEntry
@@ -148,6 +149,7 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
         sources=sources,
         webhooks=vendors,
         min_free_bytes=project.settings.min_free_bytes,
+        kafka=_topic(project),
         debug=_debug(project),
         trusted_proxies=trusted_proxies,
         reuse_port=workers > 1,
@@ -162,6 +164,16 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
             _serve_several(config, host, port, workers)
     except (OSError, RuntimeError) as error:
         raise click.ClickException(f"cannot serve on {host}:{port}: {error}") from None
+
+
+def _topic(project: Project) -> InboxTopic | None:
+    """The topic that is the inbox, when one is declared. Raises click.ClickException for a secret that is missing."""
+    if project.settings.inbox.kafka is None:
+        return None
+    try:
+        return inbox_topic(project.settings.inbox.kafka)
+    except MissingSecretError as error:
+        raise click.ClickException(f"config/settings.yaml: inbox.kafka: {error}") from None
 
 
 def _debug(project: Project) -> DebugConfig | None:

@@ -1,7 +1,7 @@
 """The inbox: everything received, on disk before anybody is told so, in sealed batches that never change their place.
 
-Segments in `open/` are appended to by one writer each (segment_writer.py); sealing makes one a batch of `sealed/` and gives it
-the next `batch_seq`. Any process may seal at any time. What a line holds is in envelope.py; reading batches is raw_events' part.
+Segments in `open/` are appended to by one writer each (segment_writer.py), those in `landing/` come whole (landing.py); sealing makes one a
+batch of `sealed/` and gives it the next `batch_seq`. Any process may seal at any time. What a line holds is in envelope.py; reading batches is raw_events' part.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from cdp_resources import envelope
+from cdp_resources import envelope, landing
 from cdp_resources.durable_files import sync_directory
 from cdp_resources.locks import exclusive
 from cdp_resources.segment_writer import SegmentWriter, hour_of
@@ -56,6 +56,7 @@ class Inbox:
         self._open = root / "open"
         self._sealed = root / "sealed"
         self._staging = root / "staging"
+        self._landings = root / "landing"
         self._counter = root / "next_seq"
         made = [path for path in (self._open, self._sealed, self._staging) if not path.is_dir()]
         for path in made:
@@ -75,6 +76,7 @@ class Inbox:
         """
         with self._lock():
             self._clear_staging()
+            landing.clear(self._landings)
             return self._seal(self.open_segments())
 
     def seal(self, segments: Iterable[Path]) -> list[Batch]:
@@ -112,7 +114,11 @@ class Inbox:
 
     def open_segments(self) -> list[Path]:
         """The segments that are not sealed, in no order."""
-        return [file for file in self._open.iterdir() if _OPEN.fullmatch(file.name)]
+        return [*(file for file in self._open.iterdir() if _OPEN.fullmatch(file.name)), *landing.landed(self._landings)]
+
+    def landing(self, name: str) -> landing.Landing:
+        """Where lines are landed together with how far they were read in their origin. `name` is that of a folder."""
+        return landing.Landing(self._landings / name)
 
     def sealed_changed_ns(self) -> int:
         """When a batch last appeared or went, in nanoseconds, as coarse as the kernel's clock: equal twice in a row means no change."""
@@ -213,17 +219,19 @@ class Inbox:
 
     def _seal(self, segments: Iterable[Path]) -> list[Batch]:
         sealed: list[Batch] = []
+        folders: set[Path] = set()
         next_seq = self._next_seq()
         try:
             for segment in sorted(segments, key=_order):
                 batch = Batch(next_seq, segment.name[:10])
                 if self._seal_one(segment, self.path(batch)):
                     sealed.append(batch)
+                    folders.add(segment.parent)
                     next_seq += 1
         finally:
             if sealed:
-                sync_directory(self._sealed)
-                sync_directory(self._open)
+                for folder in (self._sealed, *folders):
+                    sync_directory(folder)
                 self._remember(next_seq)
         return sealed
 

@@ -22,6 +22,7 @@ NO_IDENTIFIER = "no userId or anonymousId"
 _Type = Literal["identify", "track", "page", "screen", "group", "alias"]
 _Identifier = str | int | float | None
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_IDENTIFIED = b'"messageId"'
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 
@@ -163,6 +164,21 @@ def with_anonymous_id(message: bytes, anonymous_id: str) -> bytes:
     if bytes(fields.get("anonymousId", b"null")) not in (b"null", b'""'):
         return message
     return msgspec.json.encode(fields | {"anonymousId": anonymous_id})
+
+
+class _Id(msgspec.Struct):
+    messageId: object = None
+
+
+def identified(message: bytes, message_id: str) -> bytes:
+    """The message with a messageId; one that is no JSON object stays as it is, to be refused."""
+    try:
+        if _IDENTIFIED in message and msgspec.json.decode(message, type=_Id).messageId not in (None, ""):
+            return message
+        fields = msgspec.json.decode(message, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return message
+    return msgspec.json.encode(fields | {"messageId": message_id})
 
 
 class _Whole(msgspec.Struct, gc=False):

@@ -24,6 +24,33 @@ class Segments(Protocol):
     def seal(self, segments: Iterable[Path]) -> object:
         """Make batches of these open segments; one that was sealed already is passed over."""
 
+    def probe(self) -> None:
+        """Prove that a durable write works: raises OSError when it does not."""
+
+
+class InboxWriter(Protocol):
+    """Where a collector writes lines: segments on its disk, or the topic of Kafka that is declared as the inbox."""
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes that this writer holds in an open segment."""
+
+    @property
+    def has_unsealed(self) -> bool:
+        """Whether a segment that it no longer writes to still waits to be sealed."""
+
+    def append(self, lines: bytes, now: datetime) -> None:
+        """Write whole lines, all received in the hour of `now`; durable when it returns. Raises OSError."""
+
+    def seal_if_due(self, now: datetime, more_bytes: int = 0) -> None:
+        """Seal what is open when its time has come."""
+
+    def probe(self) -> None:
+        """Prove that a durable write works; any thread may ask. Raises OSError when it does not."""
+
+    def close(self) -> None:
+        """Seal what is open. Raises OSError."""
+
 
 def hour_of(moment: datetime) -> str:
     """The hour of receipt of an aware datetime, as YYYYMMDDHH, UTC."""
@@ -105,6 +132,10 @@ class SegmentWriter:
         if self._segment is None and self._unsealed:
             with suppress(OSError):  # a full disk must not stop a write that still has room; the segment is sealed later
                 self._seal_left()
+
+    def probe(self) -> None:
+        """Prove that a durable write works: raises OSError when it does not."""
+        self._inbox.probe()
 
     def close(self) -> None:
         """Seal what is open. Raises OSError when that fails: the segment stays and anybody can seal it."""

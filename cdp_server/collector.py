@@ -17,7 +17,9 @@ import msgspec
 
 from cdp_resources import envelope, messages
 from cdp_resources.inbox import Inbox
+from cdp_resources.kafka.topic_writer import TopicWriter
 from cdp_resources.messages import RefusedMessageError
+from cdp_resources.segment_writer import InboxWriter
 from cdp_server import batch_lines
 from cdp_server.body import BadGzipError, BodyReader, ClientGoneError, decompressed
 from cdp_server.call import Call, Proxies
@@ -105,9 +107,18 @@ class Collector:
         """Open the inbox, make batches of what a dead process left, and begin to write."""
         inbox = Inbox(self._config.inbox)
         inbox.seal_open()
-        writer = inbox.writer(self._config.segment_max_bytes, self._config.segment_max_age)
+        writer: InboxWriter
+        if self._config.kafka is not None:
+            writer = TopicWriter(self._config.kafka)
+        else:
+            writer = inbox.writer(self._config.segment_max_bytes, self._config.segment_max_age)
         self._commits = GroupCommit(writer, self._config, self._metrics)
         self._commits.start()
+
+    def probe(self) -> None:
+        """Prove that a durable write works; any thread may ask. Raises OSError when it does not."""
+        assert self._commits is not None
+        self._commits.probe()
 
     async def stop(self) -> None:
         """Write what waits and seal."""

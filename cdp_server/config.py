@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cdp_assets.raw_events.spec import HttpSource
 from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources import clock
+from cdp_resources.kafka.cluster import InboxTopic
 
 if TYPE_CHECKING:
     from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
@@ -76,6 +77,8 @@ class ServerConfig:
     """Let several collector processes listen on one port; the kernel spreads the connections."""
     min_free_bytes: int | None = None
     """While the disk of the inbox has less free, requests are answered 429. None: 512 MB, but at most a twentieth of the disk."""
+    kafka: InboxTopic | None = None
+    """The topic that lines are written to, in place of the folder; None: the folder."""
     debug: DebugConfig | None = None
     """The live debugger; None: there is none."""
     now: Callable[[], datetime] = clock.now

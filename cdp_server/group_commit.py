@@ -1,4 +1,4 @@
-"""Many requests, one sync: lines wait in memory until the group before them is on disk, then go together.
+"""Many requests, one sync: lines wait in memory until the group before them is on disk (or in the inbox's topic), then go together.
 
 The only thread beside the event loop's is here; it alone touches the writer.
 """
@@ -13,7 +13,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
-from cdp_resources.segment_writer import SegmentWriter
+from cdp_resources.segment_writer import InboxWriter
 from cdp_server.config import ServerConfig
 from cdp_server.metrics import Metrics
 
@@ -48,7 +48,7 @@ class _Group:
 class GroupCommit:
     """Writes what is submitted, in order, and answers when it is durable."""
 
-    def __init__(self, writer: SegmentWriter, config: ServerConfig, metrics: Metrics) -> None:
+    def __init__(self, writer: InboxWriter, config: ServerConfig, metrics: Metrics) -> None:
         self._writer = writer
         self._config = config
         self._metrics = metrics
@@ -81,6 +81,10 @@ class GroupCommit:
         await writing
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close_writer)
         self._thread.shutdown()
+
+    def probe(self) -> None:
+        """Prove that a durable write works; any thread may ask. Raises OSError when it does not."""
+        self._writer.probe()
 
     def submit(self, lines: bytes, received_at: int) -> asyncio.Future[None]:
         """A future that is done when the lines are on disk, or fails with NotWrittenError. Raises OverloadedError and NoRoomError.
@@ -148,6 +152,8 @@ class GroupCommit:
         self._look_for_room()
 
     def _look_for_room(self) -> None:
+        if self._config.kafka is not None:  # what is received goes to no disk of this machine
+            return
         disk = shutil.disk_usage(self._config.inbox)
         least = self._config.min_free_bytes
         if least is None:

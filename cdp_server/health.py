@@ -6,8 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from cdp_resources.inbox import Inbox
-from cdp_server.config import ServerConfig
 from cdp_server.http import HttpError, Receive, Route, Scope, Send, respond, respond_json
 from cdp_server.metrics import Metrics
 
@@ -17,10 +15,10 @@ _PROOF_SECONDS = 1.0
 class Health:
     """The routes for those who watch the server."""
 
-    def __init__(self, config: ServerConfig, metrics: Metrics, has_room: Callable[[], bool]) -> None:
-        """`has_room` says whether the disk has the declared minimum free."""
+    def __init__(self, metrics: Metrics, has_room: Callable[[], bool], prove: Callable[[], None]) -> None:
+        """`has_room` says whether the disk has the declared minimum free; `prove` raises OSError when a durable write fails."""
         self._has_room = has_room
-        self._config = config
+        self._prove = prove
         self._metrics = metrics
         self._probing = asyncio.Lock()
         self._proven_at = float("-inf")
@@ -47,9 +45,6 @@ class Health:
                     raise HttpError(503, "not_ready", "a durable write fails", retry_after=5) from None
                 self._proven_at = time.monotonic()
         return await respond_json(scope, send, 200, b'{"status": "ready"}')
-
-    def _prove(self) -> None:
-        Inbox(self._config.inbox).probe()
 
     async def _measured(self, _scope: Scope, _receive: Receive, send: Send) -> int:
         return await respond(send, 200, self._metrics.text(), [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")])

@@ -36,7 +36,7 @@ def build_app(config: ServerConfig) -> App:
     metrics.gauge("cdp_open_segment_bytes", "Bytes in the open segment.", lambda: collector.open_segment_bytes)
     metrics.gauge("cdp_disk_has_room", "1 while the disk has the declared minimum free.", lambda: collector.has_room)
     debugger = Debugger(config)
-    health = Health(config, metrics, lambda: collector.has_room)
+    health = Health(metrics, lambda: collector.has_room, collector.probe)
     webhooks = Webhooks(config, metrics, collector)
     routes = {**collector.routes(), **webhooks.routes(), **health.routes(), **debugger.routes()}
     prefixes: dict[str, Route] = {}

@@ -7,13 +7,18 @@ import json
 import dagster as dg
 
 from cdp_assets.assets import HOURS, Declared
+from cdp_assets.gathering import gather, ungathered
 from cdp_resources import clock
 from cdp_resources.home import Home
 from cdp_resources.inbox import Inbox
+from cdp_resources.kafka.cluster import KafkaUnavailableError
 from sensors import decisions
 from sensors.jobs import REFRESH, REFRESH_JOB, UPDATE, UPDATE_JOB, WRITING, pending_tags
 from sensors.pending import pending
 from sensors.under_way import failures, under_way
+
+GATHERING_SECONDS = 20.0
+"""How long one evaluation takes messages from the inbox's topic; what is left is taken by the next."""
 
 
 def new_events(declared: Declared) -> dg.SensorDefinition:
@@ -31,13 +36,23 @@ def new_events(declared: Declared) -> dg.SensorDefinition:
         inbox = Inbox(home.inbox)
         busy = under_way(context.instance, home, WRITING)
         open_since = _open_since(context.cursor)
-        open_bytes = inbox.pending_bytes()
+        unread = ""
+        try:
+            open_bytes = ungathered(inbox, declared.project.settings)
+        except KafkaUnavailableError as error:
+            open_bytes, unread = inbox.pending_bytes(), f"; {error}"
         if not open_bytes:
             open_since = None
         elif open_since is None:
             open_since = now.timestamp()
         if open_since is not None and decisions.seals(open_bytes, now.timestamp() - open_since, busy):
-            inbox.seal_open()
+            began = clock.now()
+            try:
+                gather(
+                    inbox, declared.project.settings, is_enough=lambda: (clock.now() - began).total_seconds() > GATHERING_SECONDS
+                )
+            except KafkaUnavailableError as error:
+                unread = f"; {error}"
             open_since = None
         context.update_cursor(json.dumps({"open_since": open_since}))
         waits = pending(home, declared.project)
@@ -56,7 +71,7 @@ def new_events(declared: Declared) -> dg.SensorDefinition:
         )
         decided = decisions.bring_up_to_date(seen)
         if isinstance(decided, decisions.Skip):
-            return dg.SkipReason(decided.reason)
+            return dg.SkipReason(f"{decided.reason}{unread}")
         tags = pending_tags(decided.hours, HOURS) if job == UPDATE else {}
         return dg.SensorResult(run_requests=[dg.RunRequest(decided.run_key, job_name=job, tags=tags)])
 

@@ -16,6 +16,7 @@ from cdp_assets.raw_events.database_source import DatabaseSource
 from cdp_assets.raw_events.download_source import DownloadSource
 from cdp_assets.raw_events.files_source import FILES_SOURCES
 from cdp_assets.raw_events.imports import new_files
+from cdp_assets.raw_events.kafka_source import KafkaSource
 from cdp_assets.raw_events.pulled.assets import key
 from cdp_assets.raw_events.pulling import last_read, pulled_sources
 from cdp_assets.raw_events.spec import Source
@@ -80,7 +81,7 @@ def _waits(home: Home, spec: Source, source: str, now: datetime) -> Iterator[str
         new = new_files(Lake(home.lake), source, spec.watch, now)
         if new:
             yield sha256(repr(new).encode()).hexdigest()[:16]
-    elif isinstance(spec, DatabaseSource | ApiSource | DownloadSource):
+    elif isinstance(spec, DatabaseSource | ApiSource | DownloadSource | KafkaSource):
         last = last_read(home, source, spec)
         if now.timestamp() - last >= spec.every:
             yield f"last read at {last:.3f}"

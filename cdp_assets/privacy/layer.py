@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import polars as pl
 
+from cdp_assets.gathering import gather
 from cdp_assets.identity_graph.schema import IDENTIFIERS, IDENTITY_MAP
 from cdp_assets.privacy import journal as journals
 from cdp_assets.privacy.journal import Journal
@@ -97,13 +98,13 @@ def erase(
         journal.is_rebuild = journal.is_rebuild or journal.is_removing  # others may have been computed from half of it
         for _ in range(ATTEMPTS):
             with _alone(run):
-                run.inbox.seal_open()
+                gather(run.inbox, run.project.settings, run.say)
                 _remove_found(run, layers, journal)
             layers.update()
             journal.destinations = dict(ask(journal.profile_ids)) if ask is not None else {}
             run.checkpoint("destinations asked")
             with _alone(run):
-                run.inbox.seal_open()
+                gather(run.inbox, run.project.settings, run.say)
                 wanted = _wanted(run, journal)
                 _count(journal, clean(run, layers, journal, wanted.needles))
                 if not journal.destinations:

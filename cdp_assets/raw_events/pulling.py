@@ -22,12 +22,15 @@ from cdp_assets.raw_events.database_source import DatabaseSource, ReplicationSpe
 from cdp_assets.raw_events.download_source import FILE, DownloadSource
 from cdp_assets.raw_events.files_source import FILES_SOURCES, FilesSource
 from cdp_assets.raw_events.imports import Clock, import_new
+from cdp_assets.raw_events.kafka_source import KafkaSource, RowsTopic
 from cdp_assets.raw_events.spec import Source
 from cdp_assets.run import Run
 from cdp_resources.home import Home
+from cdp_resources.kafka.cluster import client_settings
+from cdp_resources.kafka.taking import take
 from cdp_resources.locks import exclusive
 from cdp_resources.secrets import MissingSecretError
-from cdp_resources.sources import api, database, download, state
+from cdp_resources.sources import api, database, download, kafka, state
 from cdp_resources.sources.database import replication, snapshot
 from cdp_resources.sources.extract import Extraction, State, from_where
 from cdp_resources.sources.unavailable import SourceUnavailableError
@@ -69,7 +72,7 @@ def resources(declared: Source) -> tuple[str, ...]:
     """What can be pulled from a source; nothing from one that sends by itself, or that is not enabled."""
     if not declared.enabled:
         return ()
-    if isinstance(declared, DatabaseSource | ApiSource):
+    if isinstance(declared, DatabaseSource | ApiSource | KafkaSource):
         return tuple(declared.resources)
     if isinstance(declared, FILES_SOURCES) and declared.watch is not None:
         return (FILES,)
@@ -94,6 +97,8 @@ def pull(run: Run, source: str, wanted: Sequence[str], clock: Clock) -> Iterator
             try:
                 if isinstance(declared, DatabaseSource | ApiSource):
                     yield _rows(run, source, resource, declared, clock)
+                elif isinstance(declared, KafkaSource):
+                    yield _messages(run, source, resource, declared, clock)
                 elif isinstance(declared, DownloadSource):
                     fetched = download.fetch(declared, run.home.root, run.home.pulls / source, FILE, clock())
                     yield Pulled(source, FILE, fetched=fetched)
@@ -103,7 +108,7 @@ def pull(run: Run, source: str, wanted: Sequence[str], clock: Clock) -> Iterator
                 yield Pulled(source, resource, failure=str(error))
 
 
-def last_read(home: Home, source: str, declared: DatabaseSource | ApiSource | DownloadSource) -> float:
+def last_read(home: Home, source: str, declared: DatabaseSource | ApiSource | DownloadSource | KafkaSource) -> float:
     """When all of its resources were last read, in seconds since 1970; 0 for never."""
     names = [REPLICATION] if isinstance(declared, DatabaseSource) and declared.replication else list(resources(declared))
     return min(state.read_at(home.pulls / source, name) for name in names)
@@ -186,6 +191,27 @@ def _rows(run: Run, source: str, resource: str, declared: DatabaseSource | ApiSo
     cursor = extraction.declared.cursor
     position = f"{cursor}, a value of {type(extraction.state.cursor).__name__}" if cursor else "the rows met before, by content"
     return Pulled(source, resource, tuple(batches), extraction.taken, extraction.refused, position=position)
+
+
+def _messages(run: Run, source: str, resource: str, declared: KafkaSource, clock: Clock) -> Pulled:
+    topic, batches, problems = declared.resources[resource], list[str](), list[str]()
+    mapped = topic if isinstance(topic, RowsTopic) else None
+    reading = kafka.Reading(source, resource, topic.max_event_bytes, mapped, clock)
+    client, name = client_settings(declared), topic.topic or resource
+    is_only_new = topic.start == "now"
+    taking = take(
+        run.inbox, f"{source}.{resource}", client, name, reading.lines, is_only_new=is_only_new, checkpoint=run.checkpoint
+    )
+    with closing(taking):
+        for part in taking:
+            batches += [batch.batch_id for batch in part.batches]
+            if part.gone:
+                problems.append(f"topic {name}: {part.gone:,} messages are gone that were never read; its retention is too short")
+            run.say(f"{source}/{resource}: {reading.taken + reading.refused:,} messages")
+    state.keep(run.home.pulls / source, resource, b"{}")
+    return Pulled(
+        source, resource, tuple(batches), reading.taken, reading.refused, tuple(problems), position=f"the offsets in topic {name}"
+    )
 
 
 def _files(run: Run, source: str, declared: FilesSource, clock: Clock) -> Pulled:

@@ -17,6 +17,7 @@ from cdp_assets.raw_events.download_source import DownloadSource
 from cdp_assets.raw_events.field_mapping import ColumnValue, ConstantValue, FieldValue, MessageType
 from cdp_assets.raw_events.files_source import DelimitedSource, FilesSource, JsonLinesSource, ParquetSource
 from cdp_assets.raw_events.http_visitor import SECRET_HEADERS, IdCookie, Kept, Signals
+from cdp_assets.raw_events.kafka_source import KafkaSource
 from cdp_assets.raw_events.profile_data import ProfileDataSpec
 from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources.secrets import SecretRef
@@ -32,6 +33,7 @@ __all__ = [
     "FilesSource",
     "HttpSource",
     "JsonLinesSource",
+    "KafkaSource",
     "MessageType",
     "ParquetSource",
     "ProfileDataSpec",
@@ -96,7 +98,7 @@ class HttpSource(Declaration):
 
 
 Source = Annotated[
-    HttpSource | FilesSource | DatabaseSource | ApiSource | WebhookSource | DownloadSource,
+    HttpSource | FilesSource | DatabaseSource | ApiSource | WebhookSource | DownloadSource | KafkaSource,
     Field(discriminator="kind"),
 ]
 """A source as declared; parse with `pydantic.TypeAdapter(Source)`."""

@@ -121,7 +121,7 @@ class Extraction:
 
         message, type_ = mapper(declared, columns, identify), line_type(declared)
         for number, record in enumerate(records, start=1):
-            row = _row(number, record, columns)
+            row = row_of(number, record, columns)
             seen = (
                 hashlib.sha256(row.text).hexdigest()[:32]
                 if row.reason
@@ -164,7 +164,8 @@ class Extraction:
         self._near = [(value, seen) for value, seen in self._near if value is not None and (self._cursor is None or value >= low)]
 
 
-def _row(number: int, record: object, columns: tuple[str, ...]) -> Row:
+def row_of(number: int, record: object, columns: tuple[str, ...]) -> Row:
+    """A record as a row of these columns; what is no JSON object has none."""
     if not isinstance(record, Mapping):
         return Row(number, (text_of(record) or "null").encode(), (), "no JSON object")
     values = [text_of(field_of(record, column)) for column in columns]

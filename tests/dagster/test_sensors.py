@@ -17,11 +17,16 @@ import definitions
 from cdp_assets.assets import PENDING_TAG, Declared
 from cdp_assets.project_loading import Mistake
 from cdp_assets.raw_events.schema import RAW_EVENTS
+from cdp_assets.settings import InboxSpec, KafkaInbox
 from cdp_cli.run import run_all
 from cdp_resources import clock
 from cdp_resources.inbox import Inbox
+from cdp_resources.kafka.cluster import inbox_topic
+from cdp_resources.kafka.topic_writer import TopicWriter
+from sensors.decisions import SEAL_AFTER_SECONDS
 from sensors.jobs import UPDATE, WRITING
 from sensors.under_way import ALIVE_TAG, alive, failures, under_way
+from tests import kafka_brokers
 from tests.dagster.conftest import NOW, Installation, shipped
 
 
@@ -55,6 +60,32 @@ def test_sealed_batches_ask_for_one_run_with_their_hours(derived: Installation) 
 def test_it_skips_with_a_reason_when_nothing_waits(derived: Installation) -> None:
     requests, skipped, _ = evaluated(derived, "new_events")
     assert (requests, skipped) == ([], "every table is up to batch 0")
+
+
+def test_what_waits_in_the_topic_is_made_a_batch_and_a_topic_that_cannot_be_read_is_told(derived: Installation) -> None:
+    with kafka_brokers.running() as brokers:
+        declared = KafkaInbox(brokers=brokers.addresses, topic=brokers.topic("cdp"), ack_seconds=2)
+        settings = derived.project.settings.model_copy(update={"inbox": InboxSpec(kafka=declared)})
+        derived.project = replace(derived.project, settings=settings)
+        history = derived.receive(20, 8)
+        lines = Inbox(derived.home.inbox).path(history).read_bytes()
+        Inbox(derived.home.inbox).path(history).unlink()
+        TopicWriter(inbox_topic(declared)).append(lines, NOW)
+        requests, skipped, cursor = evaluated(derived, "new_events")
+        assert (requests, skipped) == ([], "every table is up to batch 0"), "more may come in the next seconds"
+        assert cursor is not None
+        since = json.loads(cursor)["open_since"] - SEAL_AFTER_SECONDS
+        [request], _, cursor = evaluated(derived, "new_events", json.dumps({"open_since": since}))
+        assert request.job_name == UPDATE
+        [batch] = Inbox(derived.home.inbox).batches(0)
+        assert Inbox(derived.home.inbox).path(batch).read_bytes() == lines
+        brokers.go_down()
+        _, skipped, _ = evaluated(derived, "new_events", cursor, (Mistake("config/traits/x.yaml", 3, "wrong"),))
+        assert skipped is not None
+        assert "; topic cdp cannot be read: " in skipped
+        outcome = derived.run(sync=False)
+        assert [each for each in outcome.failures if "topic cdp cannot be read" in each] == outcome.failures != []
+        assert derived.open(RAW_EVENTS).cursor == batch.batch_seq, "what is here was derived all the same"
 
 
 def test_with_a_mistake_in_config_nothing_is_asked_for(derived: Installation) -> None:

@@ -45,7 +45,11 @@ if debug is not None:
     from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
     policies = {name: ViolationPolicy(**policy) for name, policy in debug["violations"].items()}
     debug = DebugConfig(debug["token"], TrackingPlan(**debug["plan"]), policies)
-config = ServerConfig(debug=debug, inbox=Path(given["inbox"]), sources=sources, **given["config"])
+kafka = given["config"].pop("kafka", None)
+if kafka is not None:
+    from cdp_resources.kafka.cluster import InboxTopic
+    kafka = InboxTopic(**kafka)
+config = ServerConfig(debug=debug, kafka=kafka, inbox=Path(given["inbox"]), sources=sources, **given["config"])
 serve(config, "127.0.0.1", given["port"], on_listening=lambda host, port: print(port, flush=True))
 print("stopped", flush=True)
 """

@@ -45,7 +45,17 @@ FAMILIES = {"cdp_assets.attribution.models", "cdp_assets.enriched_events.enrichm
 
 DAGSTER_FILES = {"assets.py", "checks.py", "resources.py"}
 DAGSTER_PLACES = {"sensors", "definitions", "cdp_cli"}
-CONNECTIONS = {"sqlite3", "requests", "urllib3", "deltalake", "urllib.request", "http.client", "ftplib", "smtplib"}
+CONNECTIONS = {
+    "sqlite3",
+    "requests",
+    "urllib3",
+    "deltalake",
+    "confluent_kafka",
+    "urllib.request",
+    "http.client",
+    "ftplib",
+    "smtplib",
+}
 CONNECTION_PLACES = {"cdp_resources", "demo"}
 RANDOMNESS = {"random", "secrets", "uuid.uuid1", "uuid.uuid4", "numpy.random", "os.urandom"}
 ENVIRONMENT = {"os.environ", "os.getenv", "os.environb"}

@@ -102,6 +102,13 @@ def test_the_settings_of_a_guide_are_valid_in_the_place_of_the_shipped_ones(conf
     assert Project.load(config).settings != Project.load(REPOSITORY / "config").settings
 
 
+def test_the_declarations_of_the_guide_to_kafka_are_valid(config: Path) -> None:
+    put(config, declarations("use-kafka.md"))
+    project = Project.load(config)
+    assert project.settings.inbox.kafka is not None
+    assert project.sources["backend"].kind == "kafka"
+
+
 @pytest.mark.parametrize("guide", DECLARING)
 def test_every_declaration_of_a_guide_is_valid_beside_the_shipped_ones(guide: str, config: Path) -> None:
     found = declarations(guide)

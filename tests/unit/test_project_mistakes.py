@@ -35,6 +35,26 @@ HOOK = "kind: webhook\nsettings:\n  url: https://x.example\n"
 
 # File, its text, and the mistakes expected: all of them, as `line: message`.
 CASES: list[tuple[str, str, list[str]]] = [
+    (
+        "settings.yaml",
+        "inbox:\n  kafka: {brokers: [kafka-1], topic: cdp}\n",
+        ["2: inbox.kafka.brokers[1]: 'kafka-1' is no broker; a broker is host:port, such as kafka-1.example.com:9092"],
+    ),
+    (
+        "settings.yaml",
+        "inbox:\n  kafka:\n    brokers: [k:9092]\n    topic: my topic\n",
+        ["4: inbox.kafka.topic: 'my topic' is no topic; names are up to 249 letters, digits, dots, dashes and underscores"],
+    ),
+    (
+        "settings.yaml",
+        "inbox:\n  kafka:\n    brokers: [k:9092]\n    topic: cdp\n    sasl: {mechanism: PLAIN, username: {env: U}, password: {env: P}}\n",
+        ["2: inbox.kafka: sasl: PLAIN sends the password as it is; declare `tls` too, or use SCRAM-SHA-512"],
+    ),
+    (
+        "settings.yaml",
+        "inbox:\n  kafka: {brokers: [k:9092], topic: cdp, tls: {certificate: {env: C}}}\n",
+        ["2: inbox.kafka.tls: certificate and key belong together"],
+    ),
     # single files
     ("traits/x.yaml", "trait: x\n\tkind: count\n", ["2: a tab; YAML is indented with blanks only"]),
     ("traits/x.yaml", "", ["1: the file is empty"]),
@@ -86,7 +106,7 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "sources/x.yaml",
         "kind: htpp\nwrite_key: {env: X_KEY}\n",
-        ["1: kind: no choice 'htpp'; there are http, files, database, api, webhook, download; did you mean 'http'?"],
+        ["1: kind: no choice 'htpp'; there are http, files, database, api, webhook, download, kafka; did you mean 'http'?"],
     ),
     ("sources/x.yaml", "write_key: {env: X_KEY}\n", ["1: the field 'kind' is missing"]),
     (
@@ -358,6 +378,10 @@ def test_without_a_tracking_plan_any_event_may_be_named(config: Path) -> None:
     ("file", "text"),
     [
         ("sources/x.yaml", "kind: http\nwrite_key: hunter2\n"),
+        (
+            "settings.yaml",
+            "inbox:\n  kafka:\n    brokers: [k:9092]\n    topic: cdp\n    sasl: {mechanism: SCRAM-SHA-512, username: {env: U}, password: hunter2}\n",
+        ),
         ("sources/x.yaml", "kind: http\nwrite_key: {evn: hunter2}\n"),
         ("destinations/x.yaml", "kind: webhook\nsettings:\n  url: https://x.example\n  authorization: Bearer hunter2\n"),
         ("destinations/x.yaml", "kind: webhook\nsettings:\n  url: https://me:hunter2@x.example\n"),
@@ -373,6 +397,15 @@ def test_what_may_be_a_secret_is_never_repeated(config: Path, file: str, text: s
         found = [each for each in found if "password" in each]
     assert found
     assert "hunter2" not in "".join(found)
+
+
+def test_events_that_fit_no_message_of_the_topic_are_a_mistake(config: Path) -> None:
+    (config / "settings.yaml").write_text("inbox:\n  kafka: {brokers: [k:9092], topic: cdp}\n")
+    (config / "sources" / "x.yaml").write_text("kind: http\nwrite_key: {env: X}\nmax_event_bytes: 1048576\n")
+    assert mistakes(config) == [
+        "config/sources/x.yaml:3: max_event_bytes: events of 1048576 bytes need inbox.kafka.max_message_bytes of 1512576 or more "
+        "in config/settings.yaml, and as much in the topic; it is 1000000"
+    ]
 
 
 def test_long_values_are_cut(config: Path) -> None:

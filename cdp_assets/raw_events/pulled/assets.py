@@ -13,6 +13,7 @@ from cdp_assets.raw_events.api_source import ApiSource
 from cdp_assets.raw_events.database_source import DatabaseSource
 from cdp_assets.raw_events.download_source import FILE, DownloadSource
 from cdp_assets.raw_events.files_source import FILES_SOURCES
+from cdp_assets.raw_events.kafka_source import KafkaSource
 from cdp_assets.raw_events.pulling import Pulled, pull, pulled_sources
 from cdp_assets.raw_events.spec import Source
 from cdp_assets.run import Run
@@ -104,6 +105,8 @@ def _description(spec: Source, resource: str) -> str:
         told += f" Table {table}: {new}."
     elif isinstance(spec, ApiSource):
         told += f" Endpoint {resource}: rows by {spec.resources[resource].cursor or 'their content'}."
+    elif isinstance(spec, KafkaSource):
+        told += f" Topic {spec.resources[resource].topic or resource}: every message."
     elif isinstance(spec, FILES_SOURCES) and spec.watch is not None:
         told += f" Files {spec.watch.pattern} of the watched folder."
     elif isinstance(spec, DownloadSource):
@@ -113,7 +116,7 @@ def _description(spec: Source, resource: str) -> str:
 
 def _rhythm(spec: Source) -> dg.FreshnessPolicy | None:
     """For what is read at intervals. A folder may be empty for long."""
-    if not isinstance(spec, DatabaseSource | ApiSource):
+    if not isinstance(spec, DatabaseSource | ApiSource | KafkaSource):
         return None
     late = max(timedelta(seconds=(MISSED_READINGS - 1) * spec.every), _LEAST_WARNING)
     missing = max(timedelta(seconds=MISSED_READINGS * spec.every), 2 * _LEAST_WARNING)

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
-
 from cdp_resources import envelope
-from cdp_resources.messages import RefusedMessageError, check
+from cdp_resources.messages import RefusedMessageError, check, identified
 from cdp_resources.sources.declared import Mapped
 from cdp_resources.sources.files import delimited, parquet
 from cdp_resources.sources.files.content import Content, look_over
@@ -25,7 +23,6 @@ MAX_ERRORS = 100
 """Errors that a report lists; all are counted."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_IDENTIFIED = b'"messageId"'
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ def _of_json(content: Content, declared: JsonLines) -> Made:
             reason = f"message longer than {declared.max_event_bytes} bytes"
             yield number, text, RefusedMessageError(reason)
         elif text:
-            yield number, text, _identified(envelope.one_line(text), f"{stem}:{number}")
+            yield number, text, identified(envelope.one_line(text), f"{stem}:{number}")
 
 
 def _of_text(content: Content, declared: Delimited) -> Made:
@@ -136,21 +133,6 @@ def _of_rows(rows: Iterator[Row], declared: Mapped, columns: Sequence[str], sha2
                 yield row.number, row.text, error
 
     return made()
-
-
-class _Id(msgspec.Struct):
-    messageId: object = None
-
-
-def _identified(message: bytes, message_id: str) -> bytes:
-    """The message with a messageId; one that is no JSON object stays as it is, to be refused."""
-    try:
-        if _IDENTIFIED in message and msgspec.json.decode(message, type=_Id).messageId not in (None, ""):
-            return message
-        fields = msgspec.json.decode(message, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return message
-    return msgspec.json.encode(fields | {"messageId": message_id})
 
 
 def open_file(path: Path, declared: JsonLines | Delimited | Parquet, source: str, received_at: datetime) -> FileReader:
