@@ -16,7 +16,8 @@ class PurposeSpec(Declaration):
     description: str = ""
     """What it means, in words a person would be shown."""
     categories: tuple[str, ...] = ()
-    """The consent manager's categories that mean this purpose, all of which must be given; by default the purpose's name."""
+    """The consent manager's categories (RudderStack calls them consent ids) that mean this purpose, all of which must be given; by default the
+    purpose's name."""
     signals: tuple[Signal, ...] = ()
     """What else tells of this purpose, where consent comes as strings of consent managers, such as `[tcf:1, google:ad_storage, us:sale,
     scope:marketing]`: of those told, all must be given. Needs the enrichment consent_strings."""
