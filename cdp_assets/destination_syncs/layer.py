@@ -14,7 +14,6 @@ import polars as pl
 
 from cdp_assets.by_profile import RULES
 from cdp_assets.consent.schema import CONSENTS
-from cdp_assets.consent.transform import is_over
 from cdp_assets.destination_syncs.spec import SyncSpec
 from cdp_assets.destination_syncs.transform import desired_records, permitted, planned_changes
 from cdp_assets.identity_graph.schema import IDENTIFIERS, IDENTITY_MAP
@@ -88,9 +87,9 @@ class _People:
     def granted(self) -> pl.DataFrame:
         """[profile_id, purpose] in force: the answers, and the purposes' defaults where there is none."""
         answers = self._run.lake.keyed(CONSENTS).current()
-        over = is_over(self._run.as_of.date())  # the table may be of yesterday
+        counts = (pl.col("expires_at") > self._run.as_of).fill_null(True)  # the table may be of yesterday
         people = self.profiles.select("profile_id")
-        parts = [answers.filter((pl.col("status") == "granted") & ~over).select("profile_id", "purpose")]
+        parts = [answers.filter((pl.col("status") == "granted") & counts).select("profile_id", "purpose")]
         for each in self._run.project.consent.purposes:
             if each.default == "granted":
                 silent = people.join(answers.filter(pl.col("purpose") == each.purpose), on="profile_id", how="anti")
