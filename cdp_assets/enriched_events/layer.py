@@ -75,7 +75,7 @@ def update(run: Run, redo_hours: Collection[str] = (), redo_batches: Collection[
         for part in (again, pending):
             for seqs in chunks(part.select("batch_seq", "accepted"), CHUNK_EVENTS):
                 done = _commit(run, raw, tables, seqs, rules, look_ups)
-                changed += int(part is again and done[2])
+                changed += len(done[2]) if part is again else 0
                 if part is pending:
                     events, quarantined = events + done[0], quarantined + done[1]
                     violations.append(done[3])
@@ -103,8 +103,8 @@ def _mark(table: Table, marks: dict[str, int]) -> None:
 
 def _commit(
     run: Run, raw: Table, tables: Sequence[Table], seqs: Sequence[int], rules: str, look_ups: LookUps
-) -> tuple[int, int, bool, pl.DataFrame]:
-    """Enrich some batches together; the primary's cursor moves last. Events, quarantined ones, whether the rows changed, violations."""
+) -> tuple[int, int, frozenset[int], pl.DataFrame]:
+    """Enrich some batches together; the primary's cursor moves last. Events, quarantined ones, batches whose rows changed, violations."""
     project = run.project
     # The payload is most of the bytes, and only of quarantined events anything is made of it.
     rows = in_order(raw.scan(seqs).drop("payload").collect()).with_columns(payload=pl.lit(None, pl.String))
@@ -114,11 +114,10 @@ def _commit(
         run.say(f"enriched_events: {each}")
     counts = done.violations.with_columns(pl.col("violation_count").cast(pl.Int64))
     quarantined = _with_payload(done.quarantined, raw)
-    is_old = max(seqs) <= tables[-1].cursor
     changed = {}
     frames = (counts.select(list(EVENT_VIOLATIONS.columns)), done.counts, quarantined, done.enriched)
     for table, frame in zip(tables, frames, strict=True):
-        changed[table.spec.name] = table.put_batches(frame, seqs) and is_old
+        changed[table.spec.name] = table.put_batches(frame, seqs)
         run.checkpoint(table.spec.name)
     manifest.record(run, LAYER, tables, seqs, rules, changed)
     run.checkpoint("enriched manifest")
