@@ -21,6 +21,8 @@ from cdp_resources.table_columns import add_columns
 from cdp_resources.table_files import new_files
 
 CURSOR = "cursor"
+REDO_FIRST, REDO_LAST = "redo_first", "redo_last"
+"""Application transactions that name the first and last batch that are being made again; -1 when none are. A run that dies leaves them to the next."""
 EPOCH = "epoch"
 """Application transaction that counts the rewrites of batches that were already there: a change tells the layers after to rebuild."""
 SCHEMA = "schema"
@@ -302,6 +304,11 @@ class Table:
             replace=f"batch_seq in ({listed})",
         )
         return changed
+
+    def note(self, marks: Mapping[str, int]) -> None:
+        """Commit application transactions without a row; nothing when they stand there already."""
+        if any(self.mark(name) != value for name, value in marks.items()):
+            self.write(pl.DataFrame(schema=self.spec.schema), marks)
 
     def has_other_types(self) -> bool:
         """Whether a declared column is stored with another type, as when a trait changed its kind."""

@@ -13,14 +13,12 @@ from cdp_assets.enriched_events.schema import (
     EVENT_VIOLATIONS,
     LAYER,
     QUARANTINED_EVENTS,
-    REDO_FIRST,
-    REDO_LAST,
     enriched_table,
 )
 from cdp_assets.enriched_events.transform import enrich_batch, rules_version
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS
 from cdp_assets.run import Run, chunks
-from cdp_resources.lake import Table, in_order
+from cdp_resources.lake import REDO_FIRST, REDO_LAST, Table, in_order
 from cdp_resources.look_ups import LookUps
 
 CHUNK_EVENTS = 250_000
@@ -71,7 +69,7 @@ def update(run: Run, redo_hours: Collection[str] = (), redo_batches: Collection[
         violations: list[pl.DataFrame] = []
         hours = pending.get_column("hour").unique().sort()
         if again.height:
-            _mark(enriched, {REDO_FIRST: int(again["batch_seq"][0]), REDO_LAST: int(again["batch_seq"][-1])})
+            enriched.note({REDO_FIRST: int(again["batch_seq"][0]), REDO_LAST: int(again["batch_seq"][-1])})
         for part in (again, pending):
             for seqs in chunks(part.select("batch_seq", "accepted"), CHUNK_EVENTS):
                 done = _commit(run, raw, tables, seqs, rules, look_ups)
@@ -86,19 +84,13 @@ def update(run: Run, redo_hours: Collection[str] = (), redo_batches: Collection[
                 + ", ".join(f"{count:,} {code}" for code, count in sorted(outcomes.items()) if count)
             )
         if again.height or enriched.mark("raw_epoch", 0) != raw.epoch:
-            _mark(enriched, {"raw_epoch": raw.epoch, REDO_FIRST: -1, REDO_LAST: -1})
+            enriched.note({"raw_epoch": raw.epoch, REDO_FIRST: -1, REDO_LAST: -1})
         for table in tables:
             table.tidy()
     schema = {name: dtype for name, dtype in EVENT_VIOLATIONS.columns.items() if name != "batch_seq"}
     counts = pl.concat(violations) if violations else pl.DataFrame(schema=schema)
     by = [name for name in schema if name != "violation_count"]
     return EnrichedReport(events, quarantined, changed, counts.group_by(by).agg(pl.col("violation_count").sum()).sort(by), hours)
-
-
-def _mark(table: Table, marks: dict[str, int]) -> None:
-    """Note something in the table without a row."""
-    if any(table.mark(name) != value for name, value in marks.items()):
-        table.write(pl.DataFrame(schema=table.spec.schema), marks)
 
 
 def _commit(

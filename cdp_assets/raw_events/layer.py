@@ -15,7 +15,7 @@ from cdp_assets.raw_events.transform import RawBatches, judged, sorted_out
 from cdp_assets.run import Run
 from cdp_resources.batch_reader import message_keys, read_lines
 from cdp_resources.inbox import Batch, Inbox
-from cdp_resources.lake import Table
+from cdp_resources.lake import REDO_FIRST, REDO_LAST, Table
 
 CHUNK_BYTES = 192 * 1024 * 1024
 """Batches are read together up to this size: large enough for vectorised work, small enough to bound memory."""
@@ -133,7 +133,12 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
             run.say(f"raw_events: the inbox is younger than the tables; {len(renamed)} batches were numbered anew")
         sealed = inbox.batches()
         manifest.make_good(run, LAYER, (raw, rejected, batches), raw, sorted(stored), RULES)
-        again = [each for each in sealed if each.batch_seq <= cursor and (run.full or each.hour in redo_hours)]
+        dead = range(max(raw.mark(REDO_FIRST), 0), raw.mark(REDO_LAST) + 1)
+        again = [
+            each
+            for each in sealed
+            if each.batch_seq <= cursor and (run.full or each.hour in redo_hours or each.batch_seq in dead)
+        ]
         missing = stored - {each.batch_seq for each in sealed}
         gone = set()
         if missing and (run.full or redo_hours):
@@ -189,6 +194,8 @@ def _again(
     stored = set(tables[2].scan().select("batch_seq").unique().collect()["batch_seq"].to_list())
     place = {seq: number for number, seq in enumerate(sorted(stored | {each.batch_seq for each in sealed}))}
     todo = {each.batch_seq: each for each in again}
+    if todo:
+        tables[0].note({REDO_FIRST: min(todo), REDO_LAST: max(todo)})
     changed: set[int] = set()
     key = ["batch_seq", *_KEYS]
     while todo:
@@ -199,16 +206,19 @@ def _again(
             del todo[seq]
         before = tables[0].scan(seqs).select(key).collect()
         done = _derive(run.inbox, chunk, keys, window)
-        changed |= _commit(run, done, seqs, tables)
-        run.say(f"raw_events: {len(seqs)} batches read again, {len(todo)} to go")
         after = done.raw.select(key)
         moved = {*before.join(after, on=key, how="anti")["batch_seq"], *after.join(before, on=key, how="anti")["batch_seq"]}
+        hours = {hour_of(each) for each in chunk if each.batch_seq in moved}
+        for later in sealed if moved else ():
+            if seqs[-1] < later.batch_seq <= cursor and any(abs(hour_of(later) - hour) <= window for hour in hours):
+                todo[later.batch_seq] = later
+        # Noted before the commit: whoever goes on after a crash finds the keys of this chunk as they are to be, and nothing that moved.
+        tables[0].note({REDO_LAST: max(todo, default=seqs[-1])})
+        changed |= _commit(run, done, seqs, tables)
+        run.say(f"raw_events: {len(seqs)} batches read again, {len(todo)} to go")
         if moved:
             keys = _Keys(tables[0], tables[2], run.lake.table(ERASED_KEYS), window)
-            hours = {hour_of(each) for each in chunk if each.batch_seq in moved}
-            for later in sealed:
-                if seqs[-1] < later.batch_seq <= cursor and any(abs(hour_of(later) - hour) <= window for hour in hours):
-                    todo[later.batch_seq] = later
+    tables[0].note({REDO_FIRST: -1, REDO_LAST: -1})
     return len(changed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -29,15 +30,20 @@ def batch(number: int, hour: str, *ids: str, line: int | None = None) -> Batch:
     return Batch(number, hour, lines)
 
 
-def update(home: Home, *redo_hours: str, full: bool = False) -> tuple[layer.RawReport, list[str]]:
+def update(home: Home, *redo_hours: str, full: bool = False, **settings: int) -> tuple[layer.RawReport, list[str]]:
     """The report, and the tables that were committed to."""
     commits: list[str] = []
-    run = Run(home, project(declarations.declarations(0)), moment(AT), full=full, checkpoint=commits.append)
-    return layer.update(run, redo_hours), commits
+    declared = replace(declarations.declarations(0), **settings)
+    return layer.update(Run(home, project(declared), moment(AT), full=full, checkpoint=commits.append), redo_hours), commits
 
 
 def messages(home: Home) -> list[str]:
     return sorted(Lake(home.lake).table(RAW_EVENTS).read()["message_id"].to_list())
+
+
+def accepted(home: Home) -> list[int]:
+    """Number of the batch of each event."""
+    return sorted(Lake(home.lake).table(RAW_EVENTS).read()["batch_seq"].to_list())
 
 
 def test_batches_of_an_inbox_that_began_again_are_taken_under_new_numbers(tmp_path: Path) -> None:
@@ -93,6 +99,25 @@ def test_many_batches_are_read_again_together_and_only_what_differs_is_named(tmp
     assert 9 not in {seq for seq, _ in rows}
     manifest = Lake(world.home.lake).table(manifest_table(layer.LAYER)).read().filter(pl.col("table") == RAW_EVENTS.name)
     assert manifest.filter(pl.col("revision") > 1)["batch_seq"].unique().sort().to_list() == [7, 9]
+
+
+def test_hours_that_a_dead_run_read_again_are_finished_with_all_that_depends_on_them(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for number, hour in enumerate(("2026020200", "2026020306", "2026020402")):
+        world.seal(batch(number, hour, "m"))
+    update(world.home, dedupe_window_hours=24)
+    assert accepted(world.home) == [0, 1]
+    declared = replace(declarations.declarations(0), dedupe_window_hours=48)
+
+    def killed(name: str) -> None:
+        if name == "raw_events":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        layer.update(Run(world.home, project(declared), moment(AT), checkpoint=killed), ["2026020306"])
+    assert accepted(world.home) == [0], "the second is a duplicate now, and the third was one of the second"
+    update(world.home, dedupe_window_hours=48)
+    assert accepted(world.home) == [0, 2]
 
 
 @pytest.mark.slow
