@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from cdp_assets.by_profile import UnfinishedRebuildError
+from cdp_assets.consent import layer as consent
+from cdp_assets.run import Run
 from tests.property import declarations, histories
-from tests.property.pipeline_harness import World, differences
+from tests.property.pipeline_harness import World, differences, moment, project
 
 SEED = 3
 
@@ -28,6 +31,8 @@ def test_identity_is_whole_after_a_full_run_was_killed_anywhere_in_it(tmp_path: 
         with pytest.raises(KeyboardInterrupt):
             world.run(declared, as_of, full=True)
         world.checkpoint = lambda _: None
+        with pytest.raises(UnfinishedRebuildError, match="run identity_graph first"):
+            consent.update(Run(world.home, project(declared), moment(as_of)))
         world.seal(batch)
         world.run(declared, as_of)
         found = world.tables(declared)
