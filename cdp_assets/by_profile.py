@@ -11,7 +11,7 @@ from datetime import date
 
 import polars as pl
 
-from cdp_assets.identity_graph.schema import EVENT_SUBJECTS, IDENTITY_MAP
+from cdp_assets.identity_graph.schema import EVENT_SUBJECTS, IDENTITY_MAP, REBUILDING
 from cdp_assets.run import Run, chunks
 from cdp_resources.lake import CURSOR, KeyedTable, Table, TableSpec, in_order
 
@@ -25,6 +25,10 @@ IDENTITY_RULES = "identity_rules"
 AS_OF_DAY = "as_of_day"
 """Mark of a layer that follows the calendar: the UTC day, as days since 1970, whose end its rows are as of."""
 _DAY_ZERO = date(1970, 1, 1).toordinal()
+
+
+class UnfinishedRebuildError(RuntimeError):
+    """The identity layer is half built: what people are made of it now would be wrong. Nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,16 @@ def day_number(day: date) -> int:
 
 
 def update(run: Run, spec: ByProfile) -> ByProfileReport:
-    """Bring the layer up to the identity layer."""
+    """Bring the layer up to the identity layer. Raises UnfinishedRebuildError while that is half built."""
     with run.writing(spec.layer):
-        identity, subjects = run.lake.keyed(IDENTITY_MAP), run.lake.table(EVENT_SUBJECTS)
+        subjects, identity = (
+            run.lake.table(EVENT_SUBJECTS),
+            run.lake.keyed(IDENTITY_MAP),
+        )  # in the order in which a rebuild leaves them
+        if identity.mark(EPOCH_SEEN, 0) == REBUILDING:
+            raise UnfinishedRebuildError(
+                f"{spec.layer}: {IDENTITY_MAP.layer} is being built again, or a run that did so died; run {IDENTITY_MAP.layer} first"
+            )
         enriched = run.lake.table(spec.events)
         tables = [run.lake.table(each) for each in spec.per_batch]
         about = [subjects, *([run.lake.table(spec.also_about)] if spec.also_about else [])]

@@ -5,7 +5,7 @@ Written after the commit that it tells of; a crash between is made good when the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
 
@@ -27,8 +27,10 @@ def manifest_table(layer: str) -> TableSpec:
     return TableSpec(layer, "manifest", COLUMNS, person="holds counts only")
 
 
-def record(run: Run, layer: str, tables: Sequence[Table], seqs: Sequence[int], rules: str, changed: Mapping[str, bool]) -> None:
-    """Note what tables hold of these batches now; `changed` says by table name whether rows that were there before became others."""
+def record(
+    run: Run, layer: str, tables: Sequence[Table], seqs: Sequence[int], rules: str, changed: Mapping[str, Collection[int]]
+) -> None:
+    """Note what tables hold of these batches now; `changed` names by table the batches whose rows became others."""
     manifest = run.lake.table(manifest_table(layer))
     known = manifest.read(seqs) if min(seqs) <= manifest.cursor else manifest.read(()).clear()
     latest = known.group_by("batch_seq", "table").agg(pl.col("revision").max())
@@ -38,8 +40,7 @@ def record(run: Run, layer: str, tables: Sequence[Table], seqs: Sequence[int], r
         every = pl.DataFrame({"batch_seq": list(seqs)}, schema={"batch_seq": pl.Int64}).join(counted, on="batch_seq", how="left")
         mine = latest.filter(pl.col("table") == table.spec.name).drop("table")
         rows = every.join(mine, on="batch_seq", how="left").with_columns(pl.col("rows").fill_null(0))
-        if not changed.get(table.spec.name, False):
-            rows = rows.filter(pl.col("revision").is_null())
+        rows = rows.filter(pl.col("revision").is_null() | pl.col("batch_seq").is_in(list(changed.get(table.spec.name, ()))))
         parts.append(
             rows.select(
                 "batch_seq",

@@ -16,10 +16,13 @@ import polars as pl
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
+from cdp_resources.row_changes import differing, other_batches
 from cdp_resources.table_columns import add_columns
 from cdp_resources.table_files import new_files
 
 CURSOR = "cursor"
+REDO_FIRST, REDO_LAST = "redo_first", "redo_last"
+"""Application transactions that name the first and last batch that are being made again; -1 when none are. A run that dies leaves them to the next."""
 EPOCH = "epoch"
 """Application transaction that counts the rewrites of batches that were already there: a change tells the layers after to rebuild."""
 SCHEMA = "schema"
@@ -277,30 +280,35 @@ class Table:
         if self.version != version + 1:  # what the other one wrote was not read
             raise StaleCommitError(f"table {self.spec.full_name}: another process committed right after")
 
-    def put_batches(self, frame: pl.DataFrame, batch_seqs: Sequence[int], marks: Mapping[str, int] | None = None) -> bool:
-        """Make `frame` the rows of these batches, zero rows included, and say whether anything changed.
+    def put_batches(
+        self, frame: pl.DataFrame, batch_seqs: Sequence[int], marks: Mapping[str, int] | None = None
+    ) -> frozenset[int]:
+        """Make `frame` the rows of these batches, zero rows included, and name the batches whose rows changed.
 
         New batches are appended and move the cursor; batches that were there before are replaced when their rows differ, which counts as a new epoch.
         """
         high = max(batch_seqs)
         if min(batch_seqs) > self.cursor:
             self.write(frame, {CURSOR: high, **(marks or {})})
-            return True
-        stored = self.read(batch_seqs)
-        order = [name for name in ("batch_seq", "offset") if name in self.spec.columns] or list(self.spec.columns)
+            return frozenset(batch_seqs)
         new = frame.select(pl.col(name).cast(dtype) for name, dtype in self.spec.schema.items())
-        if stored.sort(order, maintain_order=True).equals(new.sort(order, maintain_order=True)):
+        changed = other_batches(self.read(batch_seqs), new)
+        if not changed:
             if marks or high > self.cursor:
                 self.write(frame.clear(), {CURSOR: max(high, self.cursor), **(marks or {})})
-            return False
-        # A crash can leave a secondary table ahead of its primary: the epoch rises only for rows that others may have read.
-        listed = ", ".join(str(each) for each in sorted(set(batch_seqs)))
+            return changed
+        listed = ", ".join(str(each) for each in sorted(changed))
         self.write(
-            new,
+            new.filter(pl.col("batch_seq").is_in(list(changed))),
             {CURSOR: max(high, self.cursor), EPOCH: self.epoch + 1, **(marks or {})},
             replace=f"batch_seq in ({listed})",
         )
-        return True
+        return changed
+
+    def note(self, marks: Mapping[str, int]) -> None:
+        """Commit application transactions without a row; nothing when they stand there already."""
+        if any(self.mark(name) != value for name, value in marks.items()):
+            self.write(pl.DataFrame(schema=self.spec.schema), marks)
 
     def has_other_types(self) -> bool:
         """Whether a declared column is stored with another type, as when a trait changed its kind."""
@@ -324,17 +332,6 @@ class Table:
         self.handle.vacuum(keep_hours, enforce_retention_duration=False, dry_run=False)
         self.handle.create_checkpoint()
         self.handle.cleanup_metadata()
-
-
-def _differing(new: pl.DataFrame, old: pl.DataFrame, keys: list[str], columns: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The rows that only one of two frames has; rows that stand in both, but not equally often, differ too."""
-    if any(frame.select(keys).is_duplicated().any() for frame in (new, old)):
-        new, old = (frame.group_by(columns).agg(pl.len().alias(" times")) for frame in (new, old))
-        columns = [*columns, " times"]
-    return (
-        new.join(old, on=columns, how="anti", nulls_equal=True),
-        old.join(new, on=columns, how="anti", nulls_equal=True),
-    )
 
 
 class KeyedTable(Table):
@@ -390,7 +387,7 @@ class KeyedTable(Table):
         if old.is_empty():
             written, removed, count = new, new.clear(), new.select(names).n_unique()
         else:
-            added, gone = _differing(new, old, names, list(self.spec.columns))
+            added, gone = differing(new, old, names, list(self.spec.columns))
             changed = pl.concat([added.select(names), gone.select(names)]).unique()
             written = new.join(changed, on=names, how="semi")
             removed = changed.join(new, on=names, how="anti")

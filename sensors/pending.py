@@ -13,7 +13,7 @@ import polars as pl
 from cdp_assets.attribution.schema import ATTRIBUTION_CREDIT
 from cdp_assets.by_profile import EPOCH_SEEN, IDENTITY, IDENTITY_RULES, RULES
 from cdp_assets.consent.schema import CONSENTS
-from cdp_assets.enriched_events.schema import ENRICHED_EVENTS, REDO_LAST
+from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
 from cdp_assets.profiles.schema import PROFILES
 from cdp_assets.project import Part, Project
@@ -22,7 +22,7 @@ from cdp_assets.segments.layer import PROFILES_SEEN
 from cdp_assets.segments.schema import SEGMENT_CHANGES
 from cdp_resources.home import Home
 from cdp_resources.inbox import Inbox
-from cdp_resources.lake import Lake, Table, TableSpec
+from cdp_resources.lake import REDO_LAST, Lake, Table, TableSpec
 
 RAW_EPOCH = "raw_epoch"
 """Mark of enriched_events: the rewrites of raw_events that it has followed."""
@@ -83,6 +83,8 @@ def pending(home: Home, project: Project) -> Pending:
 
 
 def _behind(lake: Lake, project: Project, raw: Table, enriched: Table) -> Iterator[str]:
+    if raw.mark(REDO_LAST) >= 0:  # a run that read hours again died
+        yield RAW_EVENTS.layer
     if enriched.cursor >= 0 and (enriched.mark(RAW_EPOCH, 0) != raw.epoch or enriched.mark(REDO_LAST) >= 0):
         yield ENRICHED_EVENTS.layer
     if enriched.cursor < 0:

@@ -13,14 +13,12 @@ from cdp_assets.enriched_events.schema import (
     EVENT_VIOLATIONS,
     LAYER,
     QUARANTINED_EVENTS,
-    REDO_FIRST,
-    REDO_LAST,
     enriched_table,
 )
 from cdp_assets.enriched_events.transform import enrich_batch, rules_version
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS
 from cdp_assets.run import Run, chunks
-from cdp_resources.lake import Table, in_order
+from cdp_resources.lake import REDO_FIRST, REDO_LAST, Table, in_order
 from cdp_resources.look_ups import LookUps
 
 CHUNK_EVENTS = 250_000
@@ -71,11 +69,11 @@ def update(run: Run, redo_hours: Collection[str] = (), redo_batches: Collection[
         violations: list[pl.DataFrame] = []
         hours = pending.get_column("hour").unique().sort()
         if again.height:
-            _mark(enriched, {REDO_FIRST: int(again["batch_seq"][0]), REDO_LAST: int(again["batch_seq"][-1])})
+            enriched.note({REDO_FIRST: int(again["batch_seq"][0]), REDO_LAST: int(again["batch_seq"][-1])})
         for part in (again, pending):
             for seqs in chunks(part.select("batch_seq", "accepted"), CHUNK_EVENTS):
                 done = _commit(run, raw, tables, seqs, rules, look_ups)
-                changed += int(part is again and done[2])
+                changed += len(done[2]) if part is again else 0
                 if part is pending:
                     events, quarantined = events + done[0], quarantined + done[1]
                     violations.append(done[3])
@@ -86,7 +84,7 @@ def update(run: Run, redo_hours: Collection[str] = (), redo_batches: Collection[
                 + ", ".join(f"{count:,} {code}" for code, count in sorted(outcomes.items()) if count)
             )
         if again.height or enriched.mark("raw_epoch", 0) != raw.epoch:
-            _mark(enriched, {"raw_epoch": raw.epoch, REDO_FIRST: -1, REDO_LAST: -1})
+            enriched.note({"raw_epoch": raw.epoch, REDO_FIRST: -1, REDO_LAST: -1})
         for table in tables:
             table.tidy()
     schema = {name: dtype for name, dtype in EVENT_VIOLATIONS.columns.items() if name != "batch_seq"}
@@ -95,16 +93,10 @@ def update(run: Run, redo_hours: Collection[str] = (), redo_batches: Collection[
     return EnrichedReport(events, quarantined, changed, counts.group_by(by).agg(pl.col("violation_count").sum()).sort(by), hours)
 
 
-def _mark(table: Table, marks: dict[str, int]) -> None:
-    """Note something in the table without a row."""
-    if any(table.mark(name) != value for name, value in marks.items()):
-        table.write(pl.DataFrame(schema=table.spec.schema), marks)
-
-
 def _commit(
     run: Run, raw: Table, tables: Sequence[Table], seqs: Sequence[int], rules: str, look_ups: LookUps
-) -> tuple[int, int, bool, pl.DataFrame]:
-    """Enrich some batches together; the primary's cursor moves last. Events, quarantined ones, whether the rows changed, violations."""
+) -> tuple[int, int, frozenset[int], pl.DataFrame]:
+    """Enrich some batches together; the primary's cursor moves last. Events, quarantined ones, batches whose rows changed, violations."""
     project = run.project
     # The payload is most of the bytes, and only of quarantined events anything is made of it.
     rows = in_order(raw.scan(seqs).drop("payload").collect()).with_columns(payload=pl.lit(None, pl.String))
@@ -114,11 +106,10 @@ def _commit(
         run.say(f"enriched_events: {each}")
     counts = done.violations.with_columns(pl.col("violation_count").cast(pl.Int64))
     quarantined = _with_payload(done.quarantined, raw)
-    is_old = max(seqs) <= tables[-1].cursor
     changed = {}
     frames = (counts.select(list(EVENT_VIOLATIONS.columns)), done.counts, quarantined, done.enriched)
     for table, frame in zip(tables, frames, strict=True):
-        changed[table.spec.name] = table.put_batches(frame, seqs) and is_old
+        changed[table.spec.name] = table.put_batches(frame, seqs)
         run.checkpoint(table.spec.name)
     manifest.record(run, LAYER, tables, seqs, rules, changed)
     run.checkpoint("enriched manifest")

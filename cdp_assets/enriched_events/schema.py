@@ -176,8 +176,6 @@ EVENT_COUNTS = TableSpec(
     },
     person="holds counts only",
 )
-REDO_FIRST, REDO_LAST = "redo_first", "redo_last"
-"""Marks of enriched_events: the batches between these are being enriched again; -1 when none are. A run that dies leaves them for the next."""
 COUNTS_ONLY = (EVENT_VIOLATIONS.name, EVENT_COUNTS.name)
 """Tables that go on counting what was received, also after an erasure."""
 

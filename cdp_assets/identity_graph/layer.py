@@ -19,6 +19,7 @@ from cdp_assets.identity_graph.schema import (
     IDENTITY_MERGES,
     LAYER,
     PROFILE_DATA_SUBJECTS,
+    REBUILDING,
     SIGHTINGS,
 )
 from cdp_assets.identity_graph.spec import IdentitySpec
@@ -75,6 +76,7 @@ def update(run: Run) -> IdentityReport:
         is_rebuild = run.full or (any(tables.map.mark(name) != value for name, value in marks.items()) and tables.map.cursor >= 0)
         cursor = tables.map.cursor
         if is_rebuild:
+            tables.map.note({UPSTREAM: REBUILDING})  # a run that dies from here on leaves the rebuild to the next
             for table in (*tables.by_batch(), tables.told):
                 table.clear({CURSOR: -1})
             run.checkpoint("identity cleared")

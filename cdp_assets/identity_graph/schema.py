@@ -7,6 +7,8 @@ import polars as pl
 from cdp_resources.lake import TableSpec
 
 LAYER = "identity_graph"
+REBUILDING = -1
+"""In place of the epoch of enriched_events that identity_map notes: its tables per batch are being made anew, and nobody may count on them."""
 INSTANT = pl.Datetime("us", "UTC")
 
 IDENTIFIERS = TableSpec(

@@ -231,7 +231,7 @@ def _note_revisions(run: Run, tables: dict[str, TableSpec], removed: dict[str, i
     ):
         cursor = run.lake.table(tables[primary]).cursor
         seqs = sorted(seq for seq in places["batch_seq"].unique().to_list() if seq <= cursor)
-        changed = {name: removed.get(name, 0) > 0 for name in names}
+        changed = {name: seqs if removed.get(name, 0) else () for name in names}
         if seqs and any(changed.values()):
             held = [run.lake.table(tables[name]) for name in names]
             manifest.record(run, layer, held, seqs, "erasure", changed)

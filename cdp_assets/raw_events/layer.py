@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import heapq
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -14,10 +15,12 @@ from cdp_assets.raw_events.transform import RawBatches, judged, sorted_out
 from cdp_assets.run import Run
 from cdp_resources.batch_reader import message_keys, read_lines
 from cdp_resources.inbox import Batch, Inbox
-from cdp_resources.lake import Table
+from cdp_resources.lake import REDO_FIRST, REDO_LAST, Table
 
 CHUNK_BYTES = 192 * 1024 * 1024
 """Batches are read together up to this size: large enough for vectorised work, small enough to bound memory."""
+REDO_BYTES = CHUNK_BYTES // 3
+"""What is read again is compared with what is stored, which is in memory beside it."""
 CHUNK_BATCHES = 256
 """Polars opens all files of a chunk at once, and with 1,100 of them never returned (2.1)."""
 RULES = "1"
@@ -77,16 +80,16 @@ class _Keys:
         self._parts.append(raw.select(*_KEYS, "batch_seq").join(hours, on="batch_seq", how="inner"))
 
 
-def _chunks(inbox: Inbox, batches: Sequence[Batch], window: timedelta) -> Iterator[list[Batch]]:
+def _chunks(inbox: Inbox, batches: Sequence[Batch], window: timedelta, most: int = CHUNK_BYTES) -> Iterator[list[Batch]]:
     """Neighbouring batches that are read together: bounded in bytes, and all inside one window of each other."""
     chunk: list[Batch] = []
-    size = 0
+    size, first, last = 0, datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
     for batch in batches:
-        length = inbox.path(batch).stat().st_size
-        hours = [hour_of(each) for each in (*chunk, batch)]
-        if chunk and (size + length > CHUNK_BYTES or len(chunk) == CHUNK_BATCHES or max(hours) - min(hours) > window):
+        length, hour = inbox.path(batch).stat().st_size, hour_of(batch)
+        first, last = min(first, hour), max(last, hour)
+        if chunk and (size + length > most or len(chunk) == CHUNK_BATCHES or last - first > window):
             yield chunk
-            chunk, size = [], 0
+            chunk, size, first, last = [], 0, hour, hour
         chunk.append(batch)
         size += length
     if chunk:
@@ -130,7 +133,12 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
             run.say(f"raw_events: the inbox is younger than the tables; {len(renamed)} batches were numbered anew")
         sealed = inbox.batches()
         manifest.make_good(run, LAYER, (raw, rejected, batches), raw, sorted(stored), RULES)
-        again = [each for each in sealed if each.batch_seq <= cursor and (run.full or each.hour in redo_hours)]
+        dead = range(max(raw.mark(REDO_FIRST), 0), raw.mark(REDO_LAST) + 1)
+        again = [
+            each
+            for each in sealed
+            if each.batch_seq <= cursor and (run.full or each.hour in redo_hours or each.batch_seq in dead)
+        ]
         missing = stored - {each.batch_seq for each in sealed}
         gone = set()
         if missing and (run.full or redo_hours):
@@ -159,16 +167,14 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
     return RawReport(len(pending), changed, tuple(sorted(gone)), total)
 
 
-def _commit(run: Run, done: RawBatches, seqs: Sequence[int], tables: tuple[Table, Table, Table]) -> bool:
-    """Secondary tables first; the primary's cursor moves last. True when rows that were there before changed."""
+def _commit(run: Run, done: RawBatches, seqs: Sequence[int], tables: tuple[Table, Table, Table]) -> frozenset[int]:
+    """Secondary tables first; the primary's cursor moves last. The batches whose events changed, new ones among them."""
     raw, rejected, batches = tables
-    before = raw.cursor
-    is_old = max(seqs) <= before
-    changed = {REJECTED_EVENTS.name: rejected.put_batches(done.rejected, seqs) and is_old}
+    changed = {REJECTED_EVENTS.name: rejected.put_batches(done.rejected, seqs)}
     run.checkpoint("rejected_events")
-    changed[IMPORT_BATCHES.name] = batches.put_batches(done.counts, seqs) and is_old
+    changed[IMPORT_BATCHES.name] = batches.put_batches(done.counts, seqs)
     run.checkpoint("import_batches")
-    changed[RAW_EVENTS.name] = raw.put_batches(done.raw, seqs) and is_old
+    changed[RAW_EVENTS.name] = raw.put_batches(done.raw, seqs)
     run.checkpoint("raw_events")
     manifest.record(run, LAYER, tables, seqs, RULES, changed)
     run.checkpoint("raw manifest")
@@ -184,19 +190,39 @@ def _again(
     keys: _Keys,
     window: timedelta,
 ) -> int:
-    """Read batches again; when one's keys change, every later batch in its window is read again too."""
+    """Read batches again, neighbours together; when keys of one change, every later batch in its window is read again too. How many changed."""
+    stored = set(tables[2].scan().select("batch_seq").unique().collect()["batch_seq"].to_list())
+    place = {seq: number for number, seq in enumerate(sorted(stored | {each.batch_seq for each in sealed}))}
     todo = {each.batch_seq: each for each in again}
-    changed = 0
+    if todo:
+        tables[0].note({REDO_FIRST: min(todo), REDO_LAST: max(todo)})
+    changed: set[int] = set()
+    key = ["batch_seq", *_KEYS]
     while todo:
-        batch = todo.pop(min(todo))
-        before = tables[0].read([batch.batch_seq]).select(_KEYS)
-        done = _derive(run.inbox, [batch], keys, window)
-        if _commit(run, done, [batch.batch_seq], tables):
-            changed += 1
-        after = done.raw.select(_KEYS)
-        if before.join(after, on=_KEYS, how="anti").height or after.join(before, on=_KEYS, how="anti").height:
+        first = [todo[seq] for seq in heapq.nsmallest(CHUNK_BATCHES, todo)]
+        chunk = next(_chunks(run.inbox, _neighbours(first, place), window, REDO_BYTES))
+        seqs = [each.batch_seq for each in chunk]
+        for seq in seqs:
+            del todo[seq]
+        before = tables[0].scan(seqs).select(key).collect()
+        done = _derive(run.inbox, chunk, keys, window)
+        after = done.raw.select(key)
+        moved = {*before.join(after, on=key, how="anti")["batch_seq"], *after.join(before, on=key, how="anti")["batch_seq"]}
+        hours = {hour_of(each) for each in chunk if each.batch_seq in moved}
+        for later in sealed if moved else ():
+            if seqs[-1] < later.batch_seq <= cursor and any(abs(hour_of(later) - hour) <= window for hour in hours):
+                todo[later.batch_seq] = later
+        # Noted before the commit: whoever goes on after a crash finds the keys of this chunk as they are to be, and nothing that moved.
+        tables[0].note({REDO_LAST: max(todo, default=seqs[-1])})
+        changed |= _commit(run, done, seqs, tables)
+        run.say(f"raw_events: {len(seqs)} batches read again, {len(todo)} to go")
+        if moved:
             keys = _Keys(tables[0], tables[2], run.lake.table(ERASED_KEYS), window)
-            for later in sealed:
-                if batch.batch_seq < later.batch_seq <= cursor and abs(hour_of(later) - hour_of(batch)) <= window:
-                    todo[later.batch_seq] = later
-    return changed
+    tables[0].note({REDO_FIRST: -1, REDO_LAST: -1})
+    return len(changed)
+
+
+def _neighbours(batches: Sequence[Batch], place: Mapping[int, int]) -> list[Batch]:
+    """The first of them, as many as have no other batch between: what is read together must be compared with all that came before."""
+    first = place[batches[0].batch_seq]
+    return [each for number, each in enumerate(batches) if place[each.batch_seq] == first + number]

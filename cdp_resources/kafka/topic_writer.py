@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _GRACE_SECONDS = 5.0
 """The library gives up a message after `ack_seconds`; its word of that may come this much later."""
+_RECONNECT_MS = 1_000
+"""Most milliseconds between attempts to reach brokers that were lost; senders are told 503 until then. The library would wait up to ten seconds."""
 _OVERHEAD = 4_096
 """Bytes that the library counts beside a message's own."""
 PROBE = b""
@@ -117,6 +119,7 @@ class TopicWriter:
                         "compression.type": "lz4",
                         "message.max.bytes": self._topic.max_message_bytes + _OVERHEAD,
                         "delivery.timeout.ms": int(self._topic.ack_seconds * 1000),
+                        "reconnect.backoff.max.ms": _RECONNECT_MS,
                         "error_cb": self._word.told,
                     }
                 )

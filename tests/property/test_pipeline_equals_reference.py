@@ -70,7 +70,7 @@ def test_every_table_equals_the_reference_and_a_full_rebuild(seed: int, tmp_path
         if random.random() < 0.3:
             world.checkpoint = crash_at(random.randint(1, 24))
             try:
-                world.run(declared, as_of, redo_hours=redo, full=random.random() < 0.1)
+                world.run(declared, as_of, redo_hours=redo, full=random.random() < 0.4)
             except Crash:
                 world.checkpoint = lambda name: None
                 if random.random() < 0.7:
