@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 
 import polars as pl
 
@@ -21,6 +22,9 @@ IDENTITY = "identity_version"
 EPOCH_SEEN = "enriched_epoch"
 RULES = "rules"
 IDENTITY_RULES = "identity_rules"
+AS_OF_DAY = "as_of_day"
+"""Mark of a layer that follows the calendar: the UTC day, as days since 1970, whose end its rows are as of."""
+_DAY_ZERO = date(1970, 1, 1).toordinal()
 
 
 class UnfinishedRebuildError(RuntimeError):
@@ -62,6 +66,11 @@ class ByProfileReport:
     """People who were computed."""
     changed: int
     """People whose rows changed."""
+
+
+def day_number(day: date) -> int:
+    """Days since 1970, as AS_OF_DAY has them."""
+    return day.toordinal() - _DAY_ZERO
 
 
 def update(run: Run, spec: ByProfile) -> ByProfileReport:

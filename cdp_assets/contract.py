@@ -240,7 +240,7 @@ def _bookkeeping_views() -> Iterable[View]:
         "epoch": "How often batches that were there before were rewritten",
         "version": "Version of a table by key",
         "identity_version": "Version of identity_map that it was computed from",
-        "as_of_day": "Of profiles: the UTC day, as days since 1970, whose end its traits are as of",
+        "as_of_day": "Of profiles and consents that expire: the UTC day, as days since 1970, whose end the rows are as of",
         "row_count": "Rows stored, older versions included",
         "file_count": "Files",
         "size_bytes": "Bytes of these files",

@@ -35,8 +35,9 @@ def people_views(traits: Iterable[TraitColumn], providers: Mapping[str, str]) ->
         {
             "profile_id": "The person",
             "purpose": "Declared purpose",
-            "status": "granted or denied",
+            "status": "granted, denied or expired",
             "at": "Time of the statement that decides, UTC",
+            "expires_at": "When a given consent counts no longer, UTC; null where it never ends",
         },
     )
     shown = [column for column in traits if column.is_shown]

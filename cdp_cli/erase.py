@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cdp_assets import pipeline
+from cdp_assets.by_profile import AS_OF_DAY
 from cdp_assets.destination_syncs import layer as destination_syncs
 from cdp_assets.gathering import gather
 from cdp_assets.identity_graph.links import link_columns
@@ -29,7 +30,6 @@ from cdp_assets.privacy.layer import ErasureReport, begin, proof
 from cdp_assets.privacy.layer import erase as erase_person
 from cdp_assets.privacy.person import NobodyError, Normalisers, Person, SeveralPeopleError, find_person
 from cdp_assets.privacy.search import Layers
-from cdp_assets.profiles.layer import AS_OF_DAY
 from cdp_assets.profiles.schema import profiles_table
 from cdp_assets.project import Project
 from cdp_assets.run import Run

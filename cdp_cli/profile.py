@@ -26,7 +26,7 @@ _TABLES = (
     ("identifiers", ("identifier_type", "identifier", "is_shared", "valid_from", "valid_to")),
     ("trait_sources", ("trait", "source", "provider", "events", "message_id", "received_at")),
     ("segments", ("segment", "entered_at")),
-    ("consents", ("purpose", "status", "at")),
+    ("consents", ("purpose", "status", "at", "expires_at")),
     ("events", ("timestamp", "type", "event", "source")),
     ("profile_data", ("received_at", "source", "provider", "message_id", "traits")),
     ("merges", ("from_profile_id", "into_profile_id", "at", "message_id")),

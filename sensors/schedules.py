@@ -8,14 +8,15 @@ from sensors.jobs import MARTS, REFRESH_JOB
 
 
 def daily_refresh() -> dg.ScheduleDefinition:
-    """Traits and segments of the last days, once the UTC day is over."""
+    """Traits and segments of the last days, and consents that expire, once the UTC day is over."""
     return dg.ScheduleDefinition(
         name="daily_refresh",
         job=REFRESH_JOB,
         cron_schedule="5 0 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Windows are whole UTC days: what happened 31 days ago leaves `within 30d` shortly after midnight.",
+        description="Windows are whole UTC days: what happened 31 days ago leaves `within 30d` shortly after midnight. "
+        "So do consents that expire.",
     )
 
 

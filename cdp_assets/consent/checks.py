@@ -23,6 +23,7 @@ consents = promises(
     CONSENTS,
     checks={"status": pa.Check.isin(STATUSES)},
     unique=["profile_id", "purpose"],
+    nullable=["expires_at"],
 )
 SPECS = (
     promises_spec(CONSENTS),

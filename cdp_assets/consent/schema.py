@@ -8,7 +8,7 @@ from cdp_resources.lake import TableSpec
 
 LAYER = "consent"
 INSTANT = pl.Datetime("us", "UTC")
-STATUSES = ("granted", "denied")
+STATUSES = ("granted", "denied", "expired")
 
 CONSENT_FACTS = TableSpec(
     LAYER,
@@ -27,7 +27,7 @@ CONSENT_FACTS = TableSpec(
 CONSENTS = TableSpec(
     LAYER,
     "consents",
-    {"profile_id": pl.Int64(), "purpose": pl.String(), "status": pl.String(), "at": INSTANT},
+    {"profile_id": pl.Int64(), "purpose": pl.String(), "status": pl.String(), "at": INSTANT, "expires_at": INSTANT},
     keys=("profile_id",),
     person="rows with the person's profile_id",
 )

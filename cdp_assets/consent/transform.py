@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from typing import Literal
+from datetime import UTC, date, datetime, time
 
 import polars as pl
 
 from cdp_assets.consent.schema import CONSENT_FACTS, CONSENTS
+from cdp_assets.consent.spec import ConsentSpec
 
 
 def consent_facts(events: pl.DataFrame, subjects: pl.DataFrame) -> pl.DataFrame:
@@ -36,8 +36,9 @@ def _together(said: pl.DataFrame) -> pl.DataFrame:
     return joined.select("batch_seq", "offset", consent="both")
 
 
-def consents(facts: pl.DataFrame, purposes: Collection[str], conflict: Literal["latest", "denied_wins"]) -> pl.DataFrame:
-    """Status by profile and purpose. `facts`: [profile_id, subject_id, at, message_key, consent]."""
+def consents(facts: pl.DataFrame, spec: ConsentSpec, as_of: date) -> pl.DataFrame:
+    """Status by profile and purpose on the UTC day `as_of`. `facts`: [profile_id, subject_id, at, message_key, consent]."""
+    purposes = {each.purpose for each in spec.purposes}
     distinct = facts["consent"].unique()
     told = [
         (text, purpose, bool(granted))
@@ -49,7 +50,7 @@ def consents(facts: pl.DataFrame, purposes: Collection[str], conflict: Literal["
     rows = facts.join(meaning, on="consent", how="inner")
     order = ["at", "message_key", "batch_seq", "offset"]
     key = ["profile_id", "purpose"]
-    if conflict == "latest":
+    if spec.conflict == "latest":
         final = rows.sort(order).group_by(key).agg(pl.col("granted").last(), pl.col("at").last())
     else:
         last = rows.sort(order).group_by(*key, "subject_id").agg(pl.col("granted").last(), pl.col("at").last())
@@ -57,5 +58,23 @@ def consents(facts: pl.DataFrame, purposes: Collection[str], conflict: Literal["
             granted=pl.col("granted").all(),
             at=pl.when(pl.col("granted").all()).then(pl.col("at").max()).otherwise(pl.col("at").filter(~pl.col("granted")).max()),
         )
-    status = pl.when(pl.col("granted")).then(pl.lit("granted")).otherwise(pl.lit("denied"))
-    return final.with_columns(status=status).select(list(CONSENTS.columns)).sort("profile_id", "purpose")
+    days = pl.col("purpose").replace_strict(spec.expiries(), default=None, return_dtype=pl.Int64)
+    final = final.with_columns(
+        expires_at=pl.when("granted").then(pl.col("at").dt.truncate("1d") + pl.duration(days=days)).otherwise(None)
+    )
+    status = pl.when(~pl.col("granted")).then(pl.lit("denied")).when(is_over(as_of)).then(pl.lit("expired"))
+    return (
+        final.with_columns(status=status.otherwise(pl.lit("granted")))
+        .select(list(CONSENTS.columns))
+        .sort("profile_id", "purpose")
+    )
+
+
+def is_over(as_of: date) -> pl.Expr:
+    """Whether a consent has expired on this UTC day, by its `expires_at`."""
+    return (pl.col("expires_at") <= datetime.combine(as_of, time(), UTC)).fill_null(False)
+
+
+def is_out_of_date(as_of: date) -> pl.Expr:
+    """Whether a row of consents has another status on this UTC day."""
+    return is_over(as_of) != (pl.col("status") == "expired")

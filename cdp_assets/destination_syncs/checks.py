@@ -59,13 +59,14 @@ def _without_consent(run: Run, sync: str, sent: pl.DataFrame) -> int:
     if mine.is_empty() or not purposes:
         return 0
     assumed = {each.purpose: each.default for each in run.project.consent.purposes}
-    answers = run.lake.keyed(CONSENTS).current(mine).select("profile_id", "purpose", "status")
+    answers = run.lake.keyed(CONSENTS).current(mine).select("profile_id", "purpose", "status", "expires_at")
     asked = pl.DataFrame(
         {"purpose": purposes, "default": [assumed.get(name, "denied") for name in purposes]},
         schema={"purpose": pl.String, "default": pl.String},
     )
     held = mine.join(asked, how="cross").join(answers, on=["profile_id", "purpose"], how="left")
-    return held.filter(pl.coalesce("status", "default") != "granted")["profile_id"].n_unique()
+    is_missing = (pl.coalesce("status", "default") != "granted") | (pl.col("expires_at") <= run.as_of).fill_null(False)
+    return held.filter(is_missing)["profile_id"].n_unique()
 
 
 def left_behind(report: SyncsReport) -> pl.DataFrame:

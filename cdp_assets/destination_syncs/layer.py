@@ -87,8 +87,9 @@ class _People:
     def granted(self) -> pl.DataFrame:
         """[profile_id, purpose] in force: the answers, and the purposes' defaults where there is none."""
         answers = self._run.lake.keyed(CONSENTS).current()
+        counts = (pl.col("expires_at") > self._run.as_of).fill_null(True)  # the table may be of yesterday
         people = self.profiles.select("profile_id")
-        parts = [answers.filter(pl.col("status") == "granted").select("profile_id", "purpose")]
+        parts = [answers.filter((pl.col("status") == "granted") & counts).select("profile_id", "purpose")]
         for each in self._run.project.consent.purposes:
             if each.default == "granted":
                 silent = people.join(answers.filter(pl.col("purpose") == each.purpose), on="profile_id", how="anti")

@@ -130,7 +130,7 @@ class SyncSpec(Declaration):
     purposes: tuple[Name, ...] = ()
     """Purposes to ask for beyond those of the destination."""
     on_withdrawal: Literal["remove", "leave"] = "remove"
-    """In mode upsert, what happens to the record of a person who withdraws consent. In mode mirror it is always removed."""
+    """In mode upsert, what happens to the record of a person who withdraws consent, or whose consent expired. In mode mirror it is always removed."""
     max_removal_share: float = Field(default=0.2, ge=0, le=1)
     """A run that would remove more than this share of the records sends nothing and asks (fewer than 10 never ask)."""
     on_delete: Literal["leave", "remove"] = "leave"

@@ -79,10 +79,10 @@ def _segments(lake: Lake, number: int) -> list[Plain]:
 
 def _consents(run: Run, key: pl.DataFrame) -> list[Plain]:
     """The answers, and for purposes that were never answered what is assumed."""
-    answers = _rows(run.lake.keyed(CONSENTS).current(key).sort("purpose").select("purpose", "status", "at"))
+    answers = _rows(run.lake.keyed(CONSENTS).current(key).sort("purpose").select("purpose", "status", "at", "expires_at"))
     answered = {each["purpose"] for each in answers}
     silent = (each for each in run.project.consent.purposes if each.purpose not in answered)
-    return answers + [{"purpose": each.purpose, "status": each.default, "at": None} for each in silent]
+    return answers + [{"purpose": each.purpose, "status": each.default, "at": None, "expires_at": None} for each in silent]
 
 
 def _sent(run: Run, number: int) -> list[Plain]:

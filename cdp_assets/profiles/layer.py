@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 
 import polars as pl
 
 from cdp_assets import by_profile
-from cdp_assets.by_profile import ByProfile, ByProfileReport, of_subjects
+from cdp_assets.by_profile import AS_OF_DAY, ByProfile, ByProfileReport, day_number, of_subjects
 from cdp_assets.enriched_events.schema import ENRICHED_EVENTS
 from cdp_assets.identity_graph.schema import PROFILE_DATA_SUBJECTS, with_profile
 from cdp_assets.profiles.measures import facts
@@ -16,10 +16,6 @@ from cdp_assets.profiles.schema import FACTS, LAYER, TraitColumn, profiles_table
 from cdp_assets.profiles.transform import expiring, expiring_data, profiles
 from cdp_assets.run import Run
 from cdp_resources.lake import KeyedTable, Table
-
-AS_OF_DAY = "as_of_day"
-"""Mark of the UTC day, as days since 1970, whose end the traits are as of."""
-_EPOCH = date(1970, 1, 1).toordinal()
 
 
 def update(run: Run, columns: Sequence[TraitColumn]) -> ByProfileReport:
@@ -51,7 +47,7 @@ def update(run: Run, columns: Sequence[TraitColumn]) -> ByProfileReport:
         return profiles(people, seen, mine, columns, day)
 
     def expired(primary: KeyedTable, tables: Sequence[Table], subjects: Table) -> pl.Series:
-        before = date.fromordinal(primary.mark(AS_OF_DAY) + _EPOCH)
+        before = date(1970, 1, 1) + timedelta(days=primary.mark(AS_OF_DAY))
         if before == day:
             return pl.Series("subject_id", [], dtype=pl.Int64)
         crossed = [expiring(tables[0].scan(), columns, before, day), expiring(subjects.scan(), (), before, day)]
@@ -71,6 +67,6 @@ def update(run: Run, columns: Sequence[TraitColumn]) -> ByProfileReport:
             compute=compute,
             also_about=PROFILE_DATA_SUBJECTS,
             expired=expired,
-            marks={AS_OF_DAY: day.toordinal() - _EPOCH},
+            marks={AS_OF_DAY: day_number(day)},
         ),
     )

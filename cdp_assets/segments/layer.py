@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 
 import polars as pl
 
+from cdp_assets.by_profile import AS_OF_DAY, RULES, day_number
 from cdp_assets.profiles.schema import TraitColumn, profiles_table
 from cdp_assets.run import Run
 from cdp_assets.segments.schema import LAYER, SEGMENT_CHANGES
 from cdp_assets.segments.transform import changes, looks_at_the_clock, members
 from cdp_resources.lake import KeyedTable
 
-RULES = "rules"
 PROFILES_SEEN = "profiles_version"
-AS_OF_DAY = "as_of_day"
-_EPOCH = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ def update(run: Run, columns: Sequence[TraitColumn]) -> SegmentsReport:
     with run.writing(LAYER):
         profiles = run.lake.keyed(profiles_table(columns))
         log = run.lake.keyed(SEGMENT_CHANGES)
-        marks = {RULES: run.project.digest("segments"), AS_OF_DAY: day.toordinal() - _EPOCH}
+        marks = {RULES: run.project.digest("segments"), AS_OF_DAY: day_number(day)}
         is_later = log.mark(AS_OF_DAY) != marks[AS_OF_DAY] and looks_at_the_clock(segments)
         everybody = run.full or log.mark(PROFILES_SEEN) < 0 or log.mark(RULES) != marks[RULES] or is_later
         touched = None if everybody else profiles.changed_since(log.mark(PROFILES_SEEN))

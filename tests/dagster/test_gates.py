@@ -33,7 +33,7 @@ def test_a_broken_row_stops_activation_in_this_run_and_in_the_next_until_it_is_m
         outcome = derived.run()
         assert not outcome.is_done
         assert [each.partition(" ")[0] for each in outcome.failures] == ["consent/consents:"]
-        assert "isin(('granted', 'denied')): 1" in outcome.failures[0]
+        assert "isin(('granted', 'denied', 'expired')): 1" in outcome.failures[0]
         assert derived.instance.get_latest_materialization_event(dg.AssetKey(["destination_syncs", "sync_runs"])) is None
     mended = consents(derived)
     mended.put(good.join(somebody.select("profile_id"), on="profile_id", how="semi"), somebody.select("profile_id"), NOW)

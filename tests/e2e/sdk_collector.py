@@ -17,6 +17,8 @@ from typing import Any
 import polars as pl
 import yaml
 
+from cdp_assets.enriched_events import layer as enriched_layer
+from cdp_assets.enriched_events.schema import enriched_table
 from cdp_assets.project import Project
 from cdp_assets.raw_events import layer
 from cdp_assets.raw_events.schema import IMPORT_BATCHES, RAW_EVENTS, REJECTED_EVENTS
@@ -55,6 +57,12 @@ class SdkCollector:
         """Raw events after duplicates were taken out, sealed from here."""
         self._update()
         return self._read(RAW_EVENTS).sort("batch_seq", "offset").to_dicts()
+
+    def enriched(self) -> list[dict[str, Any]]:
+        """The same events with the columns of the enrichments."""
+        self._update()
+        enriched_layer.update(Run(self.home, self.project, datetime.now(UTC)))
+        return self._read(enriched_table(self.project.enrichments)).sort("batch_seq", "offset").to_dicts()
 
     def counts(self) -> dict[str, int]:
         """Lines received, accepted, duplicates and rejected."""

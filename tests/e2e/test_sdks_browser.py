@@ -197,6 +197,19 @@ def test_segment_sends_nothing_while_every_category_is_denied_and_tells_a_change
     assert [(each["C0002"], each["C0004"]) for each in said] == [(True, False), (True, True)]
 
 
+def test_rudder_tells_what_was_allowed_and_denied_and_a_change(collector: SdkCollector, page: Page) -> None:
+    start(page, "rudder", collector.url, lists={"allowedConsentIds": ["C0002"], "deniedConsentIds": ["C0004"]})
+    see(page, 0, 1)
+    wait_for(page, lambda: 0 in numbers(collector), 20)
+    page.evaluate("() => { window.consent({allowedConsentIds: ['C0004', 'C0009'], deniedConsentIds: ['C0002']}) }")
+    wait_for(page, lambda: collector.received() == 2, 20)
+    told = [(each["event"], each["consent"], each["consent_unknown_category_count"]) for each in collector.enriched()]
+    assert told == [
+        ("Seen", '{"advertising":false,"analytics":true}', 0),
+        ("Consent Management Interaction", '{"advertising":true,"analytics":false}', 1),
+    ]
+
+
 def test_an_anonymous_snowplow_tracker_leaves_neither_id_nor_address_nor_cookie(collector: SdkCollector, page: Page) -> None:
     start(page, "snowplow", collector.url, anonymous=True)
     see(page, 0, 5)

@@ -32,7 +32,7 @@ def declarations(seed: int) -> Declarations:
     traits = (*_traits(random), *_traits_of_sources(others))
     return Declarations(
         identity=_identity(random, Random(f"links {seed}")),
-        consent=_consent(random, Random(f"signals {seed}")),
+        consent=_consent(random, Random(f"signals {seed}"), Random(f"expiry {seed}")),
         traits=traits,
         segments=_segments(random, traits),
         attribution=_attribution(random),
@@ -164,7 +164,7 @@ def _identity(random: Random, links: Random) -> IdentitySpec:
     return IdentitySpec.model_validate({"identifiers": identifiers})
 
 
-def _consent(random: Random, signals: Random) -> ConsentSpec:
+def _consent(random: Random, signals: Random, expiry: Random) -> ConsentSpec:
     purposes = [
         {"purpose": "marketing", "categories": random.choice([[], ["marketing"], ["marketing", "ads"]])},
         {"purpose": "analytics", "default": random.choice(["denied", "granted"])},
@@ -174,6 +174,8 @@ def _consent(random: Random, signals: Random) -> ConsentSpec:
     for each in kept:
         if signals.random() < 0.6:
             each["signals"] = signals.sample(SIGNALS, signals.randint(1, 3))
+        if each.get("default") != "granted":
+            each["expires_after"] = expiry.choice([None, 1, "2d", 5, 12])
     return ConsentSpec.model_validate({"purposes": kept, "conflict": random.choice(["latest", "denied_wins"])})
 
 

@@ -75,6 +75,16 @@ CONSENT_STRINGS: list[dict[str, Any]] = [
     {"gpp": "DBABLA", "usp": "odd", "gcs": ["G111"]},
 ]
 """What consent managers tell beside or instead of an answer by category; some of it can't be read."""
+CONSENT_LISTS: list[dict[str, Any]] = [
+    {"allowedConsentIds": ["marketing", "analytics"], "deniedConsentIds": ["ads"], "provider": "custom"},
+    {"allowedConsentIds": ["ads"], "deniedConsentIds": [], "provider": "ketch", "resolutionStrategy": "or"},
+    {"allowedConsentIds": ["marketing", "ads"], "deniedConsentIds": ["ads"]},
+    {"deniedConsentIds": ["analytics"]},
+    {"allowedConsentIds": ["marketing"], "deniedConsentIds": "ads"},
+    {"allowedConsentIds": [], "deniedConsentIds": []},
+    {"allowedConsentIds": ["analytics", "marketing", "ads"]},
+]
+"""What RudderStack's SDKs tell of consent; one of them can't be read."""
 NOTES = ["naïve 🎈", "a\tb", 'quote " and \\', "رسالة", "e\u0301", "\u2028", "line\nbreak", "</script>"]
 
 
@@ -384,6 +394,8 @@ class _Shop:
         if self.count % 7 == 0:  # no draw: what else is made up stays the same
             given = CONSENT_STRINGS[self.count // 7 % len(CONSENT_STRINGS)]
             message.setdefault("context", {}).setdefault("consent", {}).update(given)
+        if self.count % 8 == 0:  # no draw: what else is made up stays the same
+            message.setdefault("context", {})["consentManagement"] = CONSENT_LISTS[self.count // 8 % len(CONSENT_LISTS)]
         if self.count % 6 == 0:  # no draw: what else is made up stays the same
             versions: list[Any] = [Number("2"), "2", Number("9"), Number("1"), None]
             message.setdefault("context", {})["protocols"] = {"event_version": versions[self.count // 6 % 5]}

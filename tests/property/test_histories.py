@@ -56,7 +56,8 @@ def test_generated_histories_hold_every_situation() -> None:
         bought = [each.trait for each in chosen.traits if each.sources == ("bought",)]
         for_ever = tables if seed % 4 else run(received, replace(chosen, profile_data={}), as_of(received, seed))
         keys = [(row["source"], row["message_id"]) for row in raws]
-        told = [row["enriched"] for row in tables["enriched_events"]]
+        done = tables["enriched_events"]
+        told = [row["enriched"] for row in done]
         situations = {
             "empty batch": any(not batch.lines for batch in received),
             "duplicate": any(row["duplicates"] for row in tables["import_batches"]),
@@ -69,11 +70,14 @@ def test_generated_histories_hold_every_situation() -> None:
             "merge": bool(tables["identity_merges"]),
             "left out by a limit": any(row["is_conducting"] and not row["is_accepted"] for row in tables["identity_edges"]),
             "shared by time": any(row["valid_from"] is not None for row in tables["identity_map"]),
-            "consent": {row["status"] for row in tables["consents"]} == {"granted", "denied"},
+            "consent": {row["status"] for row in tables["consents"]} >= {"granted", "denied"},
+            "consent that expires": {row["status"] for row in tables["consents"] if row["expires_at"]} == {"granted", "expired"},
             "consent of strings": any(row["allowed_purposes"] and not row["consent"] for row in told),
             "consent of both": any(row["allowed_purposes"] and row["consent"] for row in told),
-            "unreadable string": any("consent_strings" in (row["violations"] or "") for row in tables["enriched_events"]),
-            "link": any(linked(row, chosen.identity, identifiers(row, chosen.identity)) for row in tables["enriched_events"]),
+            "consent of lists": any("consentManagement" in (row["context"] or {}) and row["enriched"]["consent"] for row in done),
+            "unreadable list": any('"consent"' in (row["violations"] or "") for row in done),
+            "unreadable string": any("consent_strings" in (row["violations"] or "") for row in done),
+            "link": any(linked(row, chosen.identity, identifiers(row, chosen.identity)) for row in done),
             "refund": any(row["is_refund"] and row["order_id"] is not None for row in tables["conversions"]),
             "missing value": any(row["is_value_missing"] for row in tables["conversions"]),
             "a value from profile data": any(row[trait] is not None for row in tables["profiles"] for trait in bought),

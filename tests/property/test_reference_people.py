@@ -71,6 +71,22 @@ def test_answers_of_one_instant_go_by_message_key() -> None:
     assert consented("latest", *both) == [(expected, t("2026-02-01T08:00Z"))]
 
 
+def test_a_yes_counts_for_whole_days_and_a_no_for_ever() -> None:
+    def status(as_of: str, conflict: str, *answers: Given) -> list[tuple[str, int | None]]:
+        given = {"purposes": [{"purpose": "marketing", "expires_after": "2d"}], "conflict": conflict}
+        rows = run(told(*answers), declared(consent=given), t(as_of))["consents"]
+        return [(row["status"], row["expires_at"]) for row in rows]
+
+    end = t("2026-02-03T00:00Z")
+    early, late = answer("00:00", True, anonymousId="d"), answer("11:59", True, anonymousId="e")
+    for as_of, expected in [("2026-02-02T23:59:59.999999Z", "granted"), ("2026-02-03T00:00Z", "expired")]:
+        assert status(as_of, "latest", early) == status(as_of, "latest", late) == [(expected, end)]
+    assert status("2036-01-01T00:00Z", "latest", early, answer("08:00", False, anonymousId="d")) == [("denied", None)]
+    known = [{"type": "identify", "userId": "u", "timestamp": "2026-02-01T11:00Z", "anonymousId": each} for each in ("d", "e")]
+    long_ago = {**early, "timestamp": "2026-01-20T00:00Z"}
+    assert status("2026-02-02T00:00Z", "denied_wins", long_ago, late, *known) == [("granted", end)]
+
+
 def test_strings_answer_only_what_the_object_of_the_same_event_does_not() -> None:
     purposes = [{"purpose": "marketing", "signals": ["google:ad_storage"]}, {"purpose": "analytics", "signals": ["scope:x"]}]
     both = {"categoryPreferences": {"marketing": True}, "gcs": "G100", "scopes": ["x"]}

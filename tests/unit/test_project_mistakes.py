@@ -281,6 +281,14 @@ CASES: list[tuple[str, str, list[str]]] = [
     ),
     (
         "consent.yaml",
+        "purposes:\n  - {purpose: marketing, expires_after: 13 months}\n  - {purpose: analytics, expires_after: 30d, default: granted}\n",
+        [
+            "2: purposes[1].expires_after: a window is whole days, such as 30d",
+            "3: purposes[2]: expires_after needs `default: denied`: who never answered would count for longer than who agreed",
+        ],
+    ),
+    (
+        "consent.yaml",
         "purposes:\n  - purpose: marketing\n    signals: [tcf:25]\n",
         [
             "3: purposes[1].signals[1]: 'tcf:25' is no signal; signals are tcf:1 to tcf:24, google:ad_storage, google:analytics_storage,"

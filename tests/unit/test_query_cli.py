@@ -64,7 +64,7 @@ def test_every_kind_of_value_becomes_json(run: Run, sql: str, value: object) -> 
 
 def test_no_rows_are_an_empty_list_a_lone_header_and_an_empty_table(run: Run) -> None:
     assert json.loads(run("FROM consents", "--format", "json").output) == []
-    assert run("FROM consents", "--format", "csv").output == "profile_id,purpose,status,at\n"
+    assert run("FROM consents", "--format", "csv").output == "profile_id,purpose,status,at,expires_at\n"
     assert run("FROM consents").output.endswith("0 rows\n")
 
 

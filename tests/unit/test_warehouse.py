@@ -34,7 +34,7 @@ CONTRACT = {
     "identity_edges": "identifier_type identifier other_type other first_at first_message_id",
     "identity_merges": "from_profile_id into_profile_id at message_id",
     "event_profiles": "batch_seq offset profile_id",
-    "consents": "profile_id purpose status at",
+    "consents": "profile_id purpose status at expires_at",
     "profiles": "profile_id first_seen_at last_seen_at",
     "segment_members": "segment profile_id entered_at",
     "segment_changes": "segment profile_id change at",

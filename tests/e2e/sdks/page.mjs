@@ -25,9 +25,11 @@ const sdks = {
     if (!categories) await analytics;
     return [(number) => analytics.track("Seen", properties(number)), () => analytics.identify("user-1", { plan: "gold" })];
   },
-  async rudder({ url, key, beacon, hold }) {
+  async rudder({ url, key, beacon, hold, lists }) {
     const analytics = new RudderAnalytics();
-    analytics.load(key, url, { configUrl: url, logLevel: "ERROR", useBeacon: Boolean(beacon), beaconQueueOptions: { flushQueueInterval: hold ? 60000 : 500 } });
+    const consent = lists ? { consentManagement: { enabled: true, provider: "custom", ...lists } } : {};
+    window.consent = (now) => analytics.consent({ consentManagement: now, trackConsent: true });
+    analytics.load(key, url, { configUrl: url, logLevel: "ERROR", useBeacon: Boolean(beacon), beaconQueueOptions: { flushQueueInterval: hold ? 60000 : 500 }, ...consent });
     await new Promise((ready) => analytics.ready(ready));
     return [(number) => analytics.track("Seen", properties(number)), () => analytics.identify("user-1", { plan: "gold" })];
   },

@@ -54,7 +54,7 @@ def run(
         "identity_edges": people.identity_edges(),
         "identity_map": people.identity_map(),
         "identity_merges": people.merges,
-        "consents": consents(done, people, declarations.consent),
+        "consents": consents(done, people, declarations.consent, as_of),
         "profiles": profile_rows,
         "segment_members": [{"segment": name, "profile_id": profile} for name, profile in sorted(members)],
         "touchpoints": touches,

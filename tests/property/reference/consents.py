@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from cdp_assets.consent.spec import ConsentSpec
 from tests.property.reference.identity import Identity, place_of
-from tests.property.reference.values import Row
+from tests.property.reference.values import DAY, Row
 
 
-def consents(enriched: list[Row], identity: Identity, spec: ConsentSpec) -> list[Row]:
-    """What each profile answered, a row per profile and purpose with at least one answer."""
+def consents(enriched: list[Row], identity: Identity, spec: ConsentSpec, as_of: int) -> list[Row]:
+    """What each profile answered, a row per profile and purpose with at least one answer, as it counts at `as_of`."""
+    lasts = {each.purpose: each.expires_after for each in spec.purposes}
     facts: dict[tuple[int, str], list[Row]] = {}
     for row in enriched:
         profile = identity.profile_of(row)
@@ -23,8 +24,11 @@ def consents(enriched: list[Row], identity: Identity, spec: ConsentSpec) -> list
     rows = []
     for (profile, purpose), given in sorted(facts.items()):
         deciding = _latest(given) if spec.conflict == "latest" else _denied_wins(given)
-        status = "granted" if deciding["is_granted"] else "denied"
-        rows.append({"profile_id": profile, "purpose": purpose, "status": status, "at": deciding["at"]})
+        status, expires_at, days = "denied", None, lasts[purpose]
+        if deciding["is_granted"]:
+            expires_at = None if days is None else (deciding["at"] // DAY + days) * DAY
+            status = "expired" if expires_at is not None and as_of >= expires_at else "granted"
+        rows.append({"profile_id": profile, "purpose": purpose, "status": status, "at": deciding["at"], "expires_at": expires_at})
     return rows
 
 

@@ -44,14 +44,19 @@ def enriched(raw: list[Row], enrich: Enrich) -> list[Row]:
 
 UNREADABLE = ("CQuZP8AQuZP8AEs", "DBABLA", "odd", ["G111"])
 """What the histories send as strings of consent managers that can't be read: an event with one could not be enriched."""
-_NOTE = '{"kind": "Enrichment-Failed", "field": "consent_strings", "rule": "enrichment", "action": "skip"}'
+_NOTE = '{"kind": "Enrichment-Failed", "field": "%s", "rule": "enrichment", "action": "skip"}'
 
 
 def _noted(row: Row) -> str | None:
-    consent = _object(_object(row["context"]).get("consent"))
-    if not any(consent.get(name) in UNREADABLE for name in ("tcf", "gpp", "usp", "gcs")):
-        return row["violations"]
-    return f"{row['violations'][:-1]},{_NOTE}]" if row["violations"] else f"[{_NOTE}]"
+    context = _object(row["context"])
+    consent = _object(context.get("consent"))
+    failed = []
+    if isinstance(_object(context.get("consentManagement")).get("deniedConsentIds"), str):
+        failed.append(_NOTE % "consent")
+    if any(consent.get(name) in UNREADABLE for name in ("tcf", "gpp", "usp", "gcs")):
+        failed.append(_NOTE % "consent_strings")
+    before = [row["violations"][1:-1]] if row["violations"] else []
+    return f"[{','.join([*before, *failed])}]" if failed else row["violations"]
 
 
 CHANNELS = {"cpc": "Paid Search", "email": "Email", "social": "Organic Social"}
@@ -64,7 +69,7 @@ def plain_enrichment(declarations: Declarations) -> Enrich:
 
     def enrich(row: Row) -> Row:
         context = row["context"] or {}
-        answer = _object(_object(context.get("consent")).get("categoryPreferences"))
+        answer = _answers(context)
         consent = {
             purpose: all(answer[each] is True for each in categories)
             for purpose, categories in mapping.items()
@@ -82,6 +87,17 @@ def plain_enrichment(declarations: Declarations) -> Enrich:
         return told
 
     return enrich
+
+
+def _answers(context: Row) -> Row:
+    """Category -> given, as Segment's object and RudderStack's lists say; a no counts."""
+    answers = dict(_object(_object(context.get("consent")).get("categoryPreferences")))
+    lists = _object(context.get("consentManagement"))
+    denied = lists.get("deniedConsentIds") or []
+    if isinstance(denied, list):
+        answers |= {each: answers.get(each, True) for each in lists.get("allowedConsentIds") or []}
+        answers |= dict.fromkeys(denied, False)
+    return answers
 
 
 def _link(url: str) -> tuple[str | None, int | None]:
