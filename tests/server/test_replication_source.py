@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -63,11 +64,11 @@ ORDERS: dict[str, Any] = {
 }
 
 
-def following(folder: Path, *, snapshot: bool = True, **changed: Any) -> Run:
+def following(folder: Path, *, slot: str = "cdp", snapshot: bool = True, wait_seconds: int = 60, **changed: Any) -> Run:
     declared = {
         "kind": "database",
         "url": {"env": "SHOP_URL"},
-        "replication": {"slot": "cdp", "publication": "cdp", "snapshot": snapshot},
+        "replication": {"slot": slot, "publication": "cdp", "snapshot": snapshot, "wait_seconds": wait_seconds},
         "resources": {"orders": {**ORDERS, **changed}},
     }
     return installation(folder, declared)
@@ -75,6 +76,26 @@ def following(folder: Path, *, snapshot: bool = True, **changed: Any) -> Run:
 
 def taken(run: Run) -> Pulled:
     return pulled(run)["orders"]
+
+
+def as_told(run: Run) -> dict[str, float]:
+    """The table as it follows from the events: id -> total. Each row is created once, and changed or deleted while it is there."""
+    present: dict[str, float] = {}
+    for each in stored(run):
+        number, total = each["properties"]["order_id"], each["properties"]["total"]
+        if each["event"] == "Order Created":
+            assert number not in present, "created twice"
+            present[number] = total
+        elif each["event"] == "Order Updated":
+            assert number in present, "changed before it was there"
+            present[number] = total
+        else:
+            del present[number]
+    return present
+
+
+def as_stored(postgres: Postgres) -> dict[str, float]:
+    return dict(postgres.execute("SELECT id::text, total::float FROM shop.orders"))  # type: ignore[arg-type]
 
 
 def insert(number: int) -> str:
@@ -170,11 +191,13 @@ def test_a_deleted_row_of_which_only_the_key_is_told_is_kept_with_the_reason(pos
     assert counted(run) == (1, 0, 1)
 
 
-def test_a_slot_that_is_gone_is_told_and_not_silently_made_anew(postgres: Postgres, tmp_path: Path) -> None:
+def test_a_slot_that_is_gone_is_told_and_made_anew_only_under_another_name(postgres: Postgres, tmp_path: Path) -> None:
     run = following(tmp_path)
     taken(run)
     drop_slot(postgres)
+    postgres.execute(insert(1))
     assert "slot cdp is gone" in (taken(run).failure or "")
+    assert taken(following(tmp_path, slot="cdp_2")).taken == 1
 
 
 def test_a_table_that_is_not_published_is_told_with_what_to_do(postgres: Postgres, tmp_path: Path) -> None:
@@ -275,7 +298,7 @@ def test_what_happens_while_the_rows_are_read_and_whatever_is_killed_is_told_onc
         late = postgres.connect()
         late.run("BEGIN")
         late.run(insert(number + 1))
-        if place != "slot":  # what is open when the slot was made is waited for
+        if place in ("batch of rows", "rows", "batch of changes"):  # what is open before is waited for
             open_ones.append(late)
         else:
             late.run("COMMIT")
@@ -283,7 +306,8 @@ def test_what_happens_while_the_rows_are_read_and_whatever_is_killed_is_told_onc
         if place == place_of_kill:
             raise StopError
 
-    for place_of_kill in ("slot", "snapshot", "batch of rows", "batch of rows"):  # noqa: B007 - read by the function above
+    places = ("slot that will be made", "slot", "transactions that are waited for", "batch of rows", "batch of rows", "rows")
+    for place_of_kill in places:  # noqa: B007 - read by the function above
         with pytest.raises(StopError):
             taken(replace(run, checkpoint=disturbed))
     place_of_kill = ""
@@ -293,42 +317,97 @@ def test_what_happens_while_the_rows_are_read_and_whatever_is_killed_is_told_onc
         each.close()
     while taken(run).batches:
         pass
-    assert not (run.home.pulls / "shop" / "snapshot.ndjson.zst").exists()
-    present: dict[str, float] = {}
-    for each in stored(run):
-        number, total = each["properties"]["order_id"], each["properties"]["total"]
-        if each["event"] == "Order Created":
-            assert number not in present, "created twice"
-            present[number] = total
-        elif each["event"] == "Order Updated":
-            assert number in present, "changed before it was there"
-            present[number] = total
-        else:
-            del present[number]
-    rows = postgres.execute("SELECT id::text, total::float FROM shop.orders")
-    assert present == {str(number): total for number, total in rows}
-    assert set(passed) >= {"slot", "snapshot", "batch of rows", "batch of changes"}
+    assert as_told(run) == as_stored(postgres)
+    assert set(passed) == {*places, "batch of changes"}
 
 
-def test_a_transaction_that_stays_open_keeps_the_rows_waiting_and_is_told(
-    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(snapshot, "ENDED_SECONDS", 0.3)
+def test_without_the_folder_of_states_changes_that_wait_are_told_once_each(postgres: Postgres, tmp_path: Path) -> None:
+    postgres.execute(insert(1), insert(2))
     run = following(tmp_path)
+    taken(run)
+    postgres.execute(insert(3), "UPDATE shop.orders SET total = 7 WHERE id = 2", "DELETE FROM shop.orders WHERE id = 1")
+    shutil.rmtree(run.home.pulls)
+    assert taken(run).taken == 3
+    assert as_told(run) == as_stored(postgres)
+
+
+@pytest.mark.parametrize("killed_at", ["", "found slot", "rows"])
+def test_of_a_slot_without_any_state_every_change_is_told_and_no_row_that_it_inserts_is_read_too(
+    postgres: Postgres, tmp_path: Path, killed_at: str
+) -> None:
+    postgres.execute(insert(1), insert(2))
+    run = following(tmp_path)
+    taken(run)
+    postgres.execute(
+        insert(3), insert(4), "UPDATE shop.orders SET total = 7 WHERE id = 3", "DELETE FROM shop.orders WHERE id IN (1, 4)"
+    )
+    shutil.rmtree(run.home.inbox / "landing")
+
+    def killed(place: str) -> None:
+        if place == killed_at:
+            raise StopError
+
+    if killed_at:
+        with pytest.raises(StopError):
+            taken(replace(run, checkpoint=killed))
+    taken(run)
+    assert as_told(run) == as_stored(postgres) == {"2": 2.25, "3": 7}
+    assert counted(run)[0] == 7
+    assert taken(run).batches == ()
+
+
+def test_a_transaction_that_stays_open_is_named_and_the_next_reading_goes_on_where_this_one_waited(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    run = following(tmp_path, wait_seconds=1)
     late = postgres.connect()
-
-    def opened(place: str) -> None:
-        if place == "slot":
-            late.run("BEGIN")
-            late.run(insert(1))
-
-    failure = taken(replace(run, checkpoint=opened)).failure
+    [[pid]] = late.run("SELECT pg_backend_pid()")
+    late.run("BEGIN")
+    late.run(insert(1))
+    for _ in range(2):
+        failure = taken(run).failure or ""
+        assert f"waiting for process {pid} (transaction open for " in failure
+        assert "INSERT" not in failure
+    [[makers]] = postgres.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%create_logical_replication_slot%(%'")
+    assert makers == 2  # the first reading's, and this question
     late.run("COMMIT")
-    late.close()
-    assert "1 transactions have been open" in (failure or "")
     assert taken(run).taken == 1
+    late.close()
     stored(run)
     assert counted(run) == (1, 0, 0)
+
+
+def test_only_transactions_that_were_open_when_the_slot_was_made_keep_the_rows_waiting(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    run = following(tmp_path, wait_seconds=1)
+    first, second = postgres.connect(), postgres.connect()
+
+    def opened(place: str) -> None:
+        if place == "slot that will be made":
+            postgres.execute("SELECT pg_create_logical_replication_slot('cdp', 'pgoutput')")
+            first.run("BEGIN")
+            first.run(insert(1))
+
+    assert "process" in (taken(replace(run, checkpoint=opened)).failure or "")
+    second.run("BEGIN")
+    second.run(insert(2))
+    first.run("COMMIT")
+    assert taken(run).taken == 1
+    second.run("COMMIT")
+    for each in (first, second):
+        each.close()
+    assert taken(run).taken == 1
+    assert as_told(run) == as_stored(postgres)
+
+
+def test_a_slot_that_cannot_be_made_is_told_at_once(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    postgres.execute("CREATE ROLE poor LOGIN", "GRANT USAGE ON SCHEMA shop TO poor", "GRANT SELECT ON shop.orders TO poor")
+    with monkeypatch.context() as as_poor:
+        as_poor.setenv("SHOP_URL", postgres.url.replace("cdp@", "poor@"))
+        failure = taken(following(tmp_path)).failure or ""
+    postgres.execute("DROP OWNED BY poor", "DROP ROLE poor")
+    assert "SQLSTATE 42501" in failure
 
 
 @pytest.mark.parametrize("epoch", [0, 1 << 32])
