@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 import click
+import dagster as dg
 
+from cdp_assets.assets import safe_text
 from cdp_assets.project import Project
+from cdp_assets.raw_events.pulled.assets import Event, events, report
 from cdp_assets.raw_events.pulling import Pulled, pulled_sources
 from cdp_assets.raw_events.pulling import pull as pull_source
 from cdp_assets.run import Run
 from cdp_resources import clock
+from cdp_resources.dagster_home import ensure_instance
 from cdp_resources.home import Home, config_dir
 
 
@@ -39,12 +44,36 @@ def pull(context: click.Context, sources: tuple[str, ...], as_json: bool) -> Non
             raise click.BadParameter(f"no source {name!r} to pull from; {choices}", param_hint="SOURCE")
     run = Run(Home.from_env(), project, clock.now())
     is_all_read = True
-    for name in sources or tuple(declared):
-        for pulled in pull_source(run, name, declared[name], clock.now):
-            is_all_read &= not (pulled.problems or pulled.failure)
-            for line in [json.dumps(_plain(pulled))] if as_json else _told(pulled):
-                click.echo(line)
+    with _dagster(run.home) as tell:
+        for name in sources or tuple(declared):
+            for pulled in pull_source(run, name, declared[name], clock.now):
+                tell(events(run, project.sources[name], pulled))
+                is_all_read &= not (pulled.problems or pulled.failure)
+                for line in [json.dumps(_plain(pulled))] if as_json else _told(pulled):
+                    click.echo(line)
     context.exit(0 if is_all_read else 1)
+
+
+@contextmanager
+def _dagster(home: Home) -> Iterator[Callable[[Iterable[Event]], None]]:
+    """Where it is told what was pulled, as the sensor's runs tell it. Pulling does not depend on it: what goes wrong there is said once."""
+    with ExitStack() as opened:
+        instance: dg.DagsterInstance | None = None
+        failed = False
+
+        def tell(told: Iterable[Event]) -> None:
+            nonlocal instance, failed
+            if failed:
+                return
+            try:
+                if instance is None:
+                    instance = opened.enter_context(dg.DagsterInstance.from_config(str(ensure_instance(home))))
+                report(instance, told)
+            except Exception as error:
+                failed = True
+                click.echo(f"Dagster does not show this pull: {safe_text(error)}", err=True)
+
+        yield tell
 
 
 def _plain(pulled: Pulled) -> dict[str, object]:
