@@ -46,7 +46,7 @@ def _sql(sources: Mapping[str, ProfileDataSpec]) -> str:
         day AS (SELECT max(DATE '1970-01-01' + as_of_day::INTEGER) AS as_of FROM lake.lake_tables
             WHERE layer = {quoted(PROFILES.layer)} AND table_name = {quoted(PROFILES.name)}),
         about AS (
-            SELECT told.source, row(told.batch_seq, told."offset") AS place, owner.profile_id, told.received_at
+            SELECT told.source, row(told.batch_seq, told."offset") AS place, owner.profile_id, told."at", told.received_at
             FROM {physical(PROFILE_DATA_SUBJECTS)} AS told
             LEFT JOIN {physical(IDENTITY_MAP)} AS owner ON owner.identifier_id = told.subject_id
                 AND (owner.valid_from IS NULL OR told."at" >= owner.valid_from)
@@ -55,8 +55,9 @@ def _sql(sources: Mapping[str, ProfileDataSpec]) -> str:
         counted AS (
             SELECT declared.source, declared.provider, count(DISTINCT place) AS row_count,
                 count(DISTINCT place) FILTER (WHERE profile_id IS NOT NULL) AS matched_count, count(DISTINCT profile_id) AS people
-            FROM declared CROSS JOIN day LEFT JOIN about ON about.source = declared.source AND (
-                keep_days IS NULL OR as_of IS NULL OR (about.received_at AT TIME ZONE 'UTC')::DATE > as_of - keep_days)
+            FROM declared CROSS JOIN day LEFT JOIN about ON about.source = declared.source
+                AND (about."at" AT TIME ZONE 'UTC')::DATE <= as_of
+                AND (keep_days IS NULL OR (about.received_at AT TIME ZONE 'UTC')::DATE > as_of - keep_days)
             GROUP BY ALL
         )
         SELECT *, matched_count / nullif(row_count, 0) AS match_share FROM counted
