@@ -40,7 +40,7 @@ def views(project: Project, traits: Iterable[TraitColumn]) -> tuple[View, ...]:
     return (
         *_received_views(project),
         *people_views(traits, {name: each.provider for name, each in project.profile_data.items()}),
-        profile_data_matches(project.profile_data),
+        profile_data_matches({name: (each.provider, each.keep_days) for name, each in project.profile_data.items()}),
         *_activation_views(),
         *_bookkeeping_views(),
     )

@@ -9,15 +9,14 @@ import polars as pl
 from cdp_assets.contract_view import view
 from cdp_assets.identity_graph.schema import IDENTITY_MAP, PROFILE_DATA_SUBJECTS
 from cdp_assets.profiles.schema import PROFILES
-from cdp_assets.raw_events.profile_data import ProfileDataSpec
 from cdp_resources.lake_views import physical, quoted
 from cdp_resources.warehouse import View
 
 TEXT, WHOLE, NUMBER = pl.String(), pl.Int64(), pl.Float64()
 
 
-def profile_data_matches(sources: Mapping[str, ProfileDataSpec]) -> View:
-    """The view for these sources of profile data."""
+def profile_data_matches(sources: Mapping[str, tuple[str, int | None]]) -> View:
+    """The view for these sources of profile data: whose it is, and for how many days after receipt a row counts; None for ever."""
     return view(
         "profile_data_matches",
         "How much of each source's profile data is about people who are known. Rows count for as long as traits take values from them.",
@@ -34,10 +33,10 @@ def profile_data_matches(sources: Mapping[str, ProfileDataSpec]) -> View:
     )
 
 
-def _sql(sources: Mapping[str, ProfileDataSpec]) -> str:
+def _sql(sources: Mapping[str, tuple[str, int | None]]) -> str:
     rows = [
-        f"({quoted(name)}, {quoted(each.provider)}, {'NULL' if each.keep_days is None else each.keep_days}::INTEGER)"
-        for name, each in sources.items()
+        f"({quoted(name)}, {quoted(provider)}, {'NULL' if keep_days is None else keep_days}::INTEGER)"
+        for name, (provider, keep_days) in sources.items()
     ]
     nothing = "(NULL::VARCHAR, NULL::VARCHAR, NULL::INTEGER)"
     return f"""
