@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from cdp_assets.raw_events import pulling
 from cdp_assets.raw_events.pulling import Pulled
 from cdp_assets.run import Run
-from cdp_resources.sources.database import replication, snapshot
+from cdp_resources.secrets import SecretRef
+from cdp_resources.sources.database import connection, replication, snapshot
 from tests.server.postgres import Postgres, running
 from tests.server.pulling import counted, installation, pulled, stored
 
@@ -399,6 +401,13 @@ def test_only_transactions_that_were_open_when_the_slot_was_made_keep_the_rows_w
         each.close()
     assert taken(run).taken == 1
     assert as_told(run) == as_stored(postgres)
+
+
+def test_an_answer_may_take_longer_than_connecting(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_CONNECT_SECONDS", 0.5)
+    engine = connection.engine_of(SecretRef(env="SHOP_URL"))
+    with engine.connect() as opened:
+        assert opened.scalar(sa.text("SELECT 1 FROM pg_sleep(1)")) == 1
 
 
 def test_a_slot_that_cannot_be_made_is_told_at_once(postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
