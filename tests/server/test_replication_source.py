@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +19,7 @@ import sqlalchemy as sa
 from cdp_assets.raw_events import pulling
 from cdp_assets.raw_events.pulling import Pulled
 from cdp_assets.run import Run
+from cdp_resources.home import REPOSITORY
 from cdp_resources.secrets import SecretRef
 from cdp_resources.sources.database import connection, replication, snapshot
 from tests.server.postgres import Postgres, running
@@ -377,6 +381,38 @@ def test_a_transaction_that_stays_open_is_named_and_the_next_reading_goes_on_whe
     late.close()
     stored(run)
     assert counted(run) == (1, 0, 0)
+
+
+MAKING = """
+from cdp_resources.secrets import SecretRef
+from cdp_resources.sources.database.connection import engine_of
+from cdp_resources.sources.database.making import Patience, make
+with engine_of(SecretRef(env="SHOP_URL")).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    make(connection, "cdp", Patience(60, print))
+"""
+
+
+def test_the_server_goes_on_making_a_slot_when_the_process_that_asked_is_killed(postgres: Postgres) -> None:
+    late = postgres.connect()
+    late.run("BEGIN")
+    late.run(insert(1))
+    asking = subprocess.Popen([sys.executable, "-c", MAKING], cwd=REPOSITORY)
+    made = "SELECT confirmed_flush_lsn IS NOT NULL FROM pg_replication_slots"
+    until(lambda: postgres.execute(made) == [[False]])
+    asking.kill()
+    asking.wait(10)
+    time.sleep(0.5)
+    assert postgres.execute(made) == [[False]]
+    late.run("COMMIT")
+    late.close()
+    until(lambda: postgres.execute(made) == [[True]])
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_only_transactions_that_were_open_when_the_slot_was_made_keep_the_rows_waiting(
