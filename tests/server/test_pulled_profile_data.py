@@ -21,7 +21,7 @@ from cdp_resources import clock, envelope
 from cdp_resources.home import Home
 from cdp_resources.inbox import Inbox
 from cdp_resources.resources import CdpResource
-from tests.server.postgres import running as postgres_running
+from tests.server.postgres import Postgres
 from tests.web_service import WebService, running
 
 pytestmark = pytest.mark.slow
@@ -64,12 +64,14 @@ def said(*command: str) -> list[Any]:
 
 
 def test_profile_data_of_a_database_and_of_an_api_become_traits_that_say_whose_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres_server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     homes = [{"id": 1, "mail": "ANN@shop.example", "home": {"size": 4}}]
     answers = {"GET /people": {"status": 200, "json": {"data": homes}}}
-    with postgres_running() as postgres, running(WebService(answers)) as api:
+    postgres = postgres_server
+    with running(WebService(answers)) as api:
         postgres.execute(
+            "DROP SCHEMA IF EXISTS bought CASCADE",
             "CREATE SCHEMA bought",
             "CREATE TABLE bought.people (id int, email text, sector text, changed timestamptz DEFAULT now())",
             "INSERT INTO bought.people VALUES (1, 'Ann@shop.example', 'Retail')",
