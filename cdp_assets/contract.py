@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
+from cdp_assets.contract_matches import profile_data_matches
 from cdp_assets.contract_people import people_views
 from cdp_assets.contract_view import projection, view
 from cdp_assets.enriched_events import schema as enriched
@@ -39,6 +40,7 @@ def views(project: Project, traits: Iterable[TraitColumn]) -> tuple[View, ...]:
     return (
         *_received_views(project),
         *people_views(traits, {name: each.provider for name, each in project.profile_data.items()}),
+        profile_data_matches({name: (each.provider, each.keep_days) for name, each in project.profile_data.items()}),
         *_activation_views(),
         *_bookkeeping_views(),
     )

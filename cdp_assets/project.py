@@ -142,7 +142,11 @@ class Project:
             "identity": self.identity,
             "consent": self.consent,
             "enriched": [self.plan, self.enrichments, self.violations],
-            "profiles": [self.traits, self.segments, *([self.profile_data] if self.profile_data else [])],
+            "profiles": [
+                self.traits,
+                self.segments,
+                *([{name: each.keep_days for name, each in self.profile_data.items()}] if self.profile_data else []),
+            ],
             "segments": self.segments,
             "attribution": self.attribution,
         }

@@ -82,17 +82,17 @@ class Landing:
                 if path.name not in kept:
                     path.unlink()
 
-    def land(self, lines: Mapping[str, Iterable[bytes]], position: Mapping[str, Any]) -> list[Path]:
-        """Keep lines by their hour of receipt (YYYYMMDDHH) and the position after them, all or nothing; only within the `with`.
+    def land(self, lines: Iterable[tuple[str, Iterable[bytes]]], position: Mapping[str, Any]) -> list[Path]:
+        """Keep lines and the position after them, all or nothing; only within the `with`. Each part of `lines` is of one hour of receipt (YYYYMMDDHH).
 
-        Returns the open segments, to be sealed.
+        Returns the open segments, one for each part, to be sealed.
         """
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True)
             for above in (self._folder.parent, self._folder.parent.parent):
                 sync_directory(above)
         made = []
-        for hour, several in lines.items():
+        for hour, several in lines:
             path = self._folder / f"{hour}-{os.getpid()}-{uuid.uuid4().hex}.jsonl"
             _write(path, several)
             made.append(path)

@@ -31,7 +31,7 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
         code_version=f"{project.digest('profiles'):x}",
     )
 
-    @dg.multi_asset(name=LAYER, specs=[spec], check_specs=checks.SPECS)
+    @dg.multi_asset(name=LAYER, specs=[spec], check_specs=[*checks.SPECS, *([checks.FITS_SPEC] if project.profile_data else [])])
     def profiles(
         context: dg.AssetExecutionContext, cdp: CdpResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
@@ -40,6 +40,7 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
             report = update(run, columns)
             table = run.lake.keyed(profiles_table(columns))
             sources = values_by_source(run, columns)
+            matches = matches_of(run)
             yield dg.MaterializeResult(
                 asset_key=[LAYER, PROFILES.name],
                 metadata={
@@ -50,9 +51,12 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
                     "traits": len(traits),
                     "as_of": run.as_of.isoformat(),
                     **({"values_by_source": shown(sources)} if sources.height else {}),
+                    **({"profile_data_matches": shown(matches)} if matches.height else {}),
                 },
             )
             yield from checks.check(run, columns)
+            if project.profile_data:
+                yield checks.check_matches(run, matches)
 
     return [profiles]
 
@@ -67,3 +71,11 @@ def values_by_source(run: Run, columns: Sequence[TraitColumn]) -> pl.DataFrame:
             "SELECT trait, source, provider, count(DISTINCT profile_id) AS people FROM trait_values "  # noqa: S608
             f"WHERE trait IN ({', '.join(map(quoted, named))}) GROUP BY ALL ORDER BY ALL"
         )
+
+
+def matches_of(run: Run) -> pl.DataFrame:
+    """Of each source of profile data, how much is about people who are known, as the last run found it."""
+    if not run.project.profile_data:
+        return pl.DataFrame()
+    with warehouse(run.home, run.project) as opened:
+        return opened.frame("SELECT * FROM profile_data_matches ORDER BY source")

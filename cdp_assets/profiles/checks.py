@@ -8,7 +8,7 @@ import dagster as dg
 import pandera.polars as pa
 import polars as pl
 
-from cdp_assets.assets import row_count
+from cdp_assets.assets import row_count, shown
 from cdp_assets.checks import check_promises, promises_spec, result
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
 from cdp_assets.profiles.schema import PROFILES, TraitColumn, profiles_table
@@ -16,6 +16,9 @@ from cdp_assets.run import Run
 from cdp_assets.validation import promises, rule
 
 EVERYBODY = "everybody_has_a_profile"
+FITS = "profile_data_fits_people"
+_MANY = 100
+"""Shares of fewer rows than this say nothing."""
 
 SPECS = (
     promises_spec(PROFILES),
@@ -26,6 +29,13 @@ SPECS = (
         description="There are as many profiles as people in identity_map.",
     ),
 )
+
+FITS_SPEC = dg.AssetCheckSpec(
+    FITS,
+    asset=dg.AssetKey([PROFILES.layer, PROFILES.name]),
+    description="Of the rows of each source of profile data, at least its smallest_match_share is about people who are known.",
+)
+"""Where profile data is declared."""
 
 
 def profiles(columns: Sequence[TraitColumn]) -> pa.DataFrameSchema:
@@ -47,3 +57,14 @@ def check(run: Run, columns: Sequence[TraitColumn]) -> Iterator[dg.AssetCheckRes
     people = identity.current().select(pl.col("profile_id").n_unique()).item()
     count = row_count(run.lake.keyed(spec))
     yield result(spec, EVERYBODY, count == people, {"people": people, "profiles": count})
+
+
+def check_matches(run: Run, matches: pl.DataFrame) -> dg.AssetCheckResult:
+    """Whether profile data finds its people. `matches`: profile_data_matches."""
+    least = {name: each.smallest_match_share for name, each in run.project.profile_data.items()}
+    few = [
+        source
+        for source, rows, share in matches.select("source", "row_count", "match_share").iter_rows()
+        if rows >= _MANY and share < least[source]
+    ]
+    return result(PROFILES, FITS, not few, {"sources_that_fit_too_few": few, "matches": shown(matches)}, warns=True)

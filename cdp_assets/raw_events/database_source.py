@@ -25,6 +25,9 @@ class ReplicationSpec(Declaration):
     snapshot: bool = True
     """When the slot is made, take the rows that the tables hold already, each as if it were inserted then; the user needs to be allowed to select
     from them. Without it only what changes from then on is taken."""
+    wait_seconds: int = Field(default=60, ge=1, le=86_400)
+    """How long one reading waits for transactions that are open in the database when the slot is made: PostgreSQL completes no slot before they have
+    ended. A reading that stops waiting fails and names them, and the next one goes on where it waited."""
 
 
 class DatabaseResource(PulledResource):

@@ -23,6 +23,9 @@ class ProfileDataSpec(Declaration):
     keep_days: int | None = Field(default=None, ge=1, le=36_500)
     """Days after receipt for which a row gives traits, such as those of a licence; it is kept after that and counts no longer. Null: for
     ever."""
+    smallest_match_share: float = Field(default=0.05, ge=0, le=1)
+    """The check `profile_data_fits_people` warns when a smaller share of its rows is about people who are known: mostly their identifiers are
+    mapped or written otherwise than those of events."""
 
 
 class MayHoldProfileData(Declaration):

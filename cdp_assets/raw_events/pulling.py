@@ -9,12 +9,10 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from itertools import chain, islice
 
 import msgspec
 import polars as pl
-from msgspec.structs import replace
 
 from cdp_assets.project import Project
 from cdp_assets.raw_events.api_source import ApiSource
@@ -28,18 +26,19 @@ from cdp_assets.run import Run
 from cdp_resources.home import Home
 from cdp_resources.kafka.cluster import client_settings
 from cdp_resources.kafka.taking import take
+from cdp_resources.landing import Landing
 from cdp_resources.locks import exclusive
 from cdp_resources.secrets import MissingSecretError
+from cdp_resources.segment_writer import hour_of
 from cdp_resources.sources import api, database, download, kafka, state
-from cdp_resources.sources.database import replication, snapshot
+from cdp_resources.sources.database import making, replication, snapshot
 from cdp_resources.sources.extract import Extraction, State, from_where
 from cdp_resources.sources.unavailable import SourceUnavailableError
 
 FILES = "files"
 """The one resource of a watched folder."""
-_ROWS_BEFORE = "snapshot.ndjson.zst"
 REPLICATION = "replication"
-"""The name that the state of a slot is kept under."""
+"""The name that the last reading of a slot is kept under; how far it came is kept in the inbox, as one with the rows."""
 BATCH_ROWS = 100_000
 """Rows of a database or an API that are landed together."""
 
@@ -116,30 +115,25 @@ def last_read(home: Home, source: str, declared: DatabaseSource | ApiSource | Do
 
 def _changes(run: Run, source: str, declared: DatabaseSource, spec: ReplicationSpec, clock: Clock) -> Iterator[Pulled]:
     """The rows that are there when the slot is made, and what the slot holds, in windows: each is landed, then let go."""
-    folder, batches, failure = run.home.pulls / source, list[str](), None
-    taken, refused = Counter[str](), Counter[str]()
+    batches, failure, taken, refused = list[str](), None, Counter[str](), Counter[str]()
     try:
-        with replication.slot(declared.url, spec, declared.resources, source) as slot:
-            stored = state.stored(folder, REPLICATION)
-            slot.open(stored is not None)
-            run.checkpoint("slot")
-            began = msgspec.json.decode(stored, type=snapshot.Began) if stored else _began(slot, folder, spec)
-            state.keep(folder, REPLICATION, msgspec.json.encode(began))
-            run.checkpoint("snapshot")
-            if not began.is_landed and began.moment is not None:
-                rows = snapshot.changes(folder / _ROWS_BEFORE, began.moment)
-                before = slot.snapshot_window(rows, now := clock())
-                while batch := run.inbox.add_batch(islice(before.lines, BATCH_ROWS), now):
-                    batches.append(batch.batch_id)
-                    run.checkpoint("batch of rows")
-                    run.say(f"{source}: {sum(before.taken.values()) + sum(before.refused.values()):,} rows")
+        with (
+            run.inbox.landing(f"{source}.{spec.slot}") as landing,
+            replication.slot(declared.url, spec, declared.resources, source) as slot,
+        ):
+            run.inbox.seal(landing.segments())
+            patience = making.Patience(spec.wait_seconds, lambda said: run.say(f"{source}: {said}"))
+            began = _begun(run, landing, slot, spec, patience)
+            if began.is_due:
+                with slot.rows_before(began, patience, now := clock()) as (began, before):
+                    parts = _parts(run, source, before.lines, hour_of(now))
+                    made = landing.land(parts, msgspec.to_builtins(began))
+                run.checkpoint("rows")
+                batches += [batch.batch_id for batch in run.inbox.seal(made)]
                 taken.update(before.taken)
                 refused.update(before.refused)
-                began = replace(began, is_landed=True)
-                state.keep(folder, REPLICATION, msgspec.json.encode(began))
-            (folder / _ROWS_BEFORE).unlink(missing_ok=True)
             while True:
-                window = slot.window(now := clock(), began.moment)
+                window = slot.window(now := clock(), began.left_out)
                 if batch := run.inbox.add_batch(window.lines, now):
                     batches.append(batch.batch_id)
                     run.checkpoint("batch of changes")
@@ -149,17 +143,46 @@ def _changes(run: Run, source: str, declared: DatabaseSource, spec: ReplicationS
                 if not window.transactions:
                     break
                 run.say(f"{source}: {taken.total() + refused.total():,} changes")
-        state.keep(folder, REPLICATION, msgspec.json.encode(began))
+        state.keep(run.home.pulls / source, REPLICATION, b"{}")
     except (SourceUnavailableError, MissingSecretError) as error:
         failure = str(error)
     for name in declared.resources:
         yield Pulled(source, name, tuple(batches), taken[name], refused[name], position=f"slot {spec.slot}", failure=failure)
 
 
-def _began(slot: replication.Slot, folder: Path, spec: ReplicationSpec) -> snapshot.Began:
-    if not spec.snapshot:
-        return snapshot.Began()
-    return snapshot.Began(slot.take_snapshot(folder / _ROWS_BEFORE), is_landed=False)
+def _begun(
+    run: Run, landing: Landing, slot: replication.Slot, spec: ReplicationSpec, patience: making.Patience
+) -> snapshot.Began:
+    """How far the slot came, once it is there. Raises SourceUnavailableError."""
+
+    def kept(began: snapshot.Began, place: str) -> snapshot.Began:
+        landing.land([], msgspec.to_builtins(began))
+        run.checkpoint(place)
+        return began
+
+    position = landing.position()
+    began = msgspec.convert(position, snapshot.Began) if position else None
+    if slot.is_there():
+        began = began or kept(snapshot.Began(is_due=True, is_found=True), "found slot")
+    elif began is None or began.is_due:
+        began = kept(snapshot.Began(is_due=True), "slot that will be made")
+    else:
+        raise SourceUnavailableError(
+            f"replication: slot {spec.slot} is gone, and with it what changed since the last reading; see docs/guides/add-a-source.md"
+        )
+    if began.is_due and began.waits_for is None:
+        began = slot.begin(began, patience)
+        run.checkpoint("slot")
+        began = kept(began if spec.snapshot else snapshot.Began(), "transactions that are waited for")
+    return began
+
+
+def _parts(run: Run, source: str, lines: Iterator[bytes], hour: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The lines as batches of a bounded size."""
+    for number, first in enumerate(lines, start=1):
+        yield hour, chain([first], islice(lines, BATCH_ROWS - 1))
+        run.checkpoint("batch of rows")
+        run.say(f"{source}: about {number * BATCH_ROWS:,} rows")
 
 
 def _rows(run: Run, source: str, resource: str, declared: DatabaseSource | ApiSource, clock: Clock) -> Pulled:

@@ -64,18 +64,18 @@ def take(
         known = _positions(stored, reader)
         if not known and is_only_new:
             known = {partition: bounds.high for partition, bounds in reader.bounds.items()}
-            landing.land({}, {**stored, _key(reader): _told(known)})
+            landing.land([], {**stored, _key(reader): _told(known)})
         start, gone = reader.start(known)
         for window in reader.windows(start):
             stored = {**stored, _key(reader): _told(window.positions)}
-            made = landing.land(lines_of(window.messages), stored)
+            made = landing.land(lines_of(window.messages).items(), stored)
             checkpoint("landed")
             batches = inbox.seal(made)
             left = sum(max(0, bounds.high - window.positions[number]) for number, bounds in reader.bounds.items())
             yield Taken(tuple(batches), len(window.messages), gone, left)
             gone = 0
         if gone:  # and nothing came after them
-            landing.land({}, {**stored, _key(reader): _told(start)})
+            landing.land([], {**stored, _key(reader): _told(start)})
             yield Taken((), 0, gone, 0)
 
 

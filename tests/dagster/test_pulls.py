@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,15 +14,18 @@ from pathlib import Path
 import dagster as dg
 import msgspec
 import pytest
+from click.testing import CliRunner
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 import definitions
 from cdp_assets.assets import Declared
-from cdp_assets.project import Named
+from cdp_assets.project import Named, Project
 from cdp_assets.project_loading import Mistake
 from cdp_assets.raw_events.api_source import ApiSource
 from cdp_assets.raw_events.download_source import DownloadSource
 from cdp_assets.raw_events.files_source import JsonLinesSource
 from cdp_assets.raw_events.pulled.assets import FRESH, READABLE
+from cdp_cli.main import main
 from cdp_resources import clock
 from cdp_resources.home import REPOSITORY
 from cdp_resources.inbox import Inbox
@@ -169,6 +173,54 @@ def test_a_run_lands_files_and_tells_what_became_of_each(watching: Installation)
     [check] = done.get_asset_check_evaluations()
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert evaluated(watching).skip_message == "till: nothing is new"
+
+
+def test_a_pull_by_hand_tells_dagster_what_the_run_of_the_sensor_does(
+    watching: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(WebService({"GET /rates.csv": {"status": 200, "text": "Date,USD\n2026-01-30,1.2\n"}})) as bank:
+        for name, text in {
+            "till": f"kind: files\nformat: jsonl\nwatch: {{path: {tmp_path / 'in'}, settle_seconds: 0}}\n",
+            "rates": f"kind: download\nurl: {bank.url}/rates.csv\nto: reference/rates.csv\nevery: 1d\n",
+            "crm": "kind: api\nbase_url: http://127.0.0.1:9/\nauth: {type: bearer, token: {env: NO_TOKEN}}\nresources:\n"
+            "  contacts: {row_id: [id], type: identify, fields: {userId: {column: id}}}\n",
+        }.items():
+            (tmp_path / "config" / "sources").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "config" / "sources" / f"{name}.yaml").write_text(text)
+        shutil.copy(REPOSITORY / "config" / "identity.yaml", tmp_path / "config")
+        monkeypatch.setenv("CDP_CONFIG", str(tmp_path / "config"))
+        watching.project = Project.load(tmp_path / "config")
+        told = []
+        for by_hand in (True, False):
+            drop(watching, f"{by_hand}.jsonl", f'{{"type":"page","name":"p","userId":"{by_hand}"}}\n')
+            if by_hand:
+                done = CliRunner().invoke(main, ["pull"])
+                assert (done.exit_code, done.stderr) == (1, "")
+            else:
+                watching.execute(PULL)
+            keys = [dg.AssetCheckKey(KEY, READABLE), dg.AssetCheckKey(dg.AssetKey(["sources", "rates", "file"]), FRESH)]
+            checks = watching.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+            shown = [watching.metadata(*KEY.path), watching.metadata("sources", "rates", "file")]
+            told.append(([sorted(each) for each in shown], shown[0]["taken"], [checks[each].status for each in keys]))
+    assert told[0] == told[1]
+    assert told[0][1:] == (1, [AssetCheckExecutionRecordStatus.SUCCEEDED] * 2)
+    assert not watching.instance.get_latest_materialization_event(dg.AssetKey(["sources", "crm", "contacts"]))
+
+
+def test_a_pull_by_hand_works_also_where_dagster_does_not(
+    watching: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config" / "sources").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "config" / "identity.yaml", tmp_path / "config")
+    (tmp_path / "config" / "sources" / "till.yaml").write_text(
+        f"kind: files\nformat: jsonl\nwatch: {{path: {tmp_path / 'in'}, settle_seconds: 0}}\n"
+    )
+    monkeypatch.setenv("CDP_CONFIG", str(tmp_path / "config"))
+    (watching.home.dagster / "dagster.yaml").write_text("storage: {postgres: {nothing: at all}}\n")
+    drop(watching, "a.jsonl")
+    done = CliRunner().invoke(main, ["pull"])
+    assert (done.exit_code, "1 taken" in done.stdout) == (0, True)
+    assert done.stderr.startswith("Dagster does not show this pull: ")
 
 
 def test_a_download_tells_how_old_its_file_is_also_when_it_cannot_be_fetched(watching: Installation) -> None:

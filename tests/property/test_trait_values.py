@@ -1,4 +1,4 @@
-"""`trait_values` on generated histories: what it says a value comes from is what gives the value in profiles."""
+"""`trait_values` on generated histories: what it says a value comes from is what gives the value in profiles. And how much profile data fits people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cdp_assets import pipeline
 from cdp_assets.profiles.spec import TraitSpec
-from tests.property import declarations, histories
+from tests.property import declarations, histories, reference
 from tests.property.pipeline_harness import World, project
 from tests.property.test_pipeline_equals_reference import named
 
@@ -26,7 +26,7 @@ def wrong(trait: TraitSpec) -> str:
 
 
 def test_what_a_value_is_said_to_come_from_gives_that_value(tmp_path: Path) -> None:
-    kinds, told = set(), 0
+    kinds, told, matched = set(), 0, 0
     for seed in (2, 5):
         declared = declarations.declarations(seed)
         history = named(histories.history(seed, 70))
@@ -39,6 +39,13 @@ def test_what_a_value_is_said_to_come_from_gives_that_value(tmp_path: Path) -> N
                 if trait.currency in (None, "EUR"):
                     assert warehouse.frame(wrong(trait)).height == 0, trait.trait
                     kinds.add(trait.kind)
+            matches = warehouse.frame("SELECT source, row_count, matched_count, people FROM profile_data_matches ORDER BY source")
+            expected = reference.run(
+                history, declared, histories.as_of(history, seed), world.registry(declared), world.enrich(declared)
+            )["profile_data_matches"]
+            assert matches.to_dicts() == sorted(expected, key=lambda each: str(each["source"]))
+            matched += sum(each["matched_count"] for each in expected)
             told += warehouse.frame("SELECT * FROM trait_values WHERE provider IS NOT NULL").height
     assert told > 0
+    assert matched > 0
     assert kinds == {"latest", "first", "last", "count", "sum", "first_event_at", "last_event_at"}

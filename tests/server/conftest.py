@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from cdp_resources.inbox import Batch, Inbox
+from tests.server.postgres import Postgres
+from tests.server.postgres import running as postgres_running
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -172,3 +174,10 @@ def start() -> Iterator[Callable[..., Server]]:
 def collector(start: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Server:
     """One collector for the tests of a module; `take()` gives each what it stored."""
     return start(tmp_path_factory.mktemp("collector") / "inbox")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """One PostgreSQL server for all tests; each makes what it needs there and drops it."""
+    with postgres_running() as found:
+        yield found

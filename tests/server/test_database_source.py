@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from cdp_assets.raw_events import pulling
 from cdp_assets.run import Run
-from tests.server.postgres import Postgres, running
+from tests.server.postgres import Postgres
 from tests.server.pulling import counted, installation, pulled, stored
 
 pytestmark = pytest.mark.slow
@@ -21,14 +20,9 @@ class StopError(Exception):
     """Stands for a process that is killed."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with running() as found:
-        yield found
-
-
 @pytest.fixture
-def postgres(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Postgres:
+def postgres(postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Postgres:
+    server = postgres_server
     monkeypatch.setenv("SHOP_URL", server.url)
     server.execute(
         "DROP SCHEMA IF EXISTS shop CASCADE",

@@ -167,7 +167,7 @@ def test_messages_that_are_gone_are_told_and_another_topic_of_the_same_name_is_r
     position = inbox.landing("inbox_topic").position()
     [key] = position
     with inbox.landing("inbox_topic") as landing:
-        landing.land({}, {key: {"0": 1_000}})
+        landing.land([], {key: {"0": 1_000}})
     with pytest.raises(KafkaUnavailableError, match="give a new topic a new name"):
         move(inbox, declared)
 

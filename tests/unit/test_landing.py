@@ -28,7 +28,7 @@ def read_on(inbox: Inbox) -> None:
     """Two lines, one in each hour, as whoever reads an origin does it."""
     with inbox.landing("origin") as landing:
         start = landing.position().get("read", 0)
-        inbox.seal(landing.land({hour: [line(start + place)] for place, hour in enumerate(HOURS)}, {"read": start + 2}))
+        inbox.seal(landing.land([(hour, [line(start + place)]) for place, hour in enumerate(HOURS)], {"read": start + 2}))
 
 
 def stored(inbox: Inbox) -> list[bytes]:
@@ -70,7 +70,7 @@ def test_a_death_at_any_step_loses_and_doubles_nothing(
 def test_what_is_landed_is_a_batch_of_its_hour_for_whoever_seals(tmp_path: Path) -> None:
     inbox = Inbox(tmp_path / "inbox")
     with inbox.landing("origin") as landing:
-        made = landing.land({HOURS[1]: [line(0)], HOURS[0]: [line(1)]}, {"read": 2})
+        made = landing.land([(HOURS[1], [line(0)]), (HOURS[0], [line(1)])], {"read": 2})
     assert set(inbox.open_segments()) == set(made)
     assert [(batch.batch_seq, batch.hour) for batch in Inbox(tmp_path / "inbox").seal_open()] == [(0, HOURS[0]), (1, HOURS[1])]
     assert inbox.open_segments() == []
@@ -86,11 +86,11 @@ def test_what_a_dead_process_left_half_made_is_cleared_and_what_a_living_one_mak
             raise DiedError
 
     with pytest.raises(DiedError), inbox.landing("origin") as landing:
-        landing.land({HOURS[0]: half(died=True)}, {"read": 1})
+        landing.land([(HOURS[0], half(died=True))], {"read": 1})
     assert len(list((inbox.root / "landing" / "origin").iterdir())) == 1
     other.seal_open()
     assert list((inbox.root / "landing" / "origin").iterdir()) == []
     with inbox.landing("origin") as landing:
-        landing.land({HOURS[0]: half(died=False)}, {"read": 1})
+        landing.land([(HOURS[0], half(died=False))], {"read": 1})
     other.seal_open()
     assert stored(inbox) == [line(0)]

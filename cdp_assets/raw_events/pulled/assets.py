@@ -2,7 +2,7 @@
 enrichments read.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -84,12 +84,9 @@ def _source(declared: Declared, source: str, resources: Sequence[str]) -> dg.Ass
         failures = []
         with safely_told(f"{GROUP}/{source}"):
             for pulled in pull(run, source, wanted, clock.now):
-                if pulled.failure is None:
-                    yield from _told(pulled)
-                else:
+                yield from events(run, spec, pulled)
+                if pulled.failure is not None:
                     failures.append(f"{pulled.resource}: {pulled.failure}")
-                if isinstance(spec, DownloadSource):
-                    yield _freshness(run, source, spec)
         if failures:
             raise dg.Failure(f"{source}/{'; '.join(failures)}", allow_retries=False)
 
@@ -121,6 +118,27 @@ def _rhythm(spec: Source) -> dg.FreshnessPolicy | None:
     late = max(timedelta(seconds=(MISSED_READINGS - 1) * spec.every), _LEAST_WARNING)
     missing = max(timedelta(seconds=MISSED_READINGS * spec.every), 2 * _LEAST_WARNING)
     return dg.FreshnessPolicy.time_window(fail_window=missing, warn_window=late)
+
+
+def events(run: Run, spec: Source, pulled: Pulled) -> Iterator[Event]:
+    """What Dagster is told of a resource that was pulled; of one that could not be read only how old its file is."""
+    if pulled.failure is None:
+        yield from _told(pulled)
+    if isinstance(spec, DownloadSource):
+        yield _freshness(run, pulled.source, spec)
+
+
+def report(instance: dg.DagsterInstance, told: Iterable[Event]) -> None:
+    """Tell it to Dagster outside of a run. Raises what the instance's storage raises."""
+    for each in told:
+        assert each.asset_key is not None
+        if isinstance(each, dg.MaterializeResult):
+            instance.report_runless_asset_event(dg.AssetMaterialization(each.asset_key, metadata=each.metadata))
+            continue
+        assert each.check_name is not None
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(each.asset_key, each.check_name, each.passed, each.metadata, severity=each.severity)
+        )
 
 
 def _told(pulled: Pulled) -> Iterator[Event]:

@@ -15,6 +15,8 @@ from cdp_resources.sources.unavailable import SourceUnavailableError
 _NAMES_ONLY = ("08", "28", "3D", "3F", "42", "55", "57")
 """Classes of SQLSTATE whose message names things of the schema, never values: connection, authorization, unknown names, state of objects."""
 _CONNECT_SECONDS = 15
+_ANSWER_SECONDS = 3_600
+"""Longest time without a word of an answer: what a slot holds is decoded from the log before the first of it is told."""
 
 
 def engine_of(url: SecretRef) -> sa.Engine:
@@ -33,9 +35,17 @@ def engine_of(url: SecretRef) -> sa.Engine:
             arguments["ssl_context"] = context
         address = address.set(drivername="postgresql+pg8000").difference_update_query(["sslmode", "sslrootcert"])
     try:
-        return sa.create_engine(address, connect_args=arguments, poolclass=sa.pool.NullPool)
+        engine = sa.create_engine(address, connect_args=arguments, poolclass=sa.pool.NullPool)
     except (sa.exc.ArgumentError, ImportError):
         raise SourceUnavailableError(f"url: there is no driver for {address.drivername}; install it beside open-cdp") from None
+    if arguments:
+        sa.event.listen(engine, "connect", _wait_longer)
+    return engine
+
+
+def _wait_longer(connection: Any, _record: object) -> None:
+    """pg8000 keeps the time-out of connecting for every answer."""
+    connection._usock.settimeout(_ANSWER_SECONDS)
 
 
 def _tls(query: Mapping[str, Any]) -> ssl.SSLContext | None:

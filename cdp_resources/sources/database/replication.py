@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -20,7 +19,7 @@ import sqlalchemy as sa
 from cdp_resources import envelope
 from cdp_resources.messages import RefusedMessageError
 from cdp_resources.secrets import SecretRef
-from cdp_resources.sources.database import snapshot
+from cdp_resources.sources.database import making, snapshot
 from cdp_resources.sources.database.connection import engine_of, told_safely
 from cdp_resources.sources.database.pgoutput import Change, decode
 from cdp_resources.sources.declared import Column, Constant, Mapped
@@ -29,6 +28,10 @@ from cdp_resources.sources.unavailable import SourceUnavailableError
 
 CHANGES = 10_000
 """Changes that are taken together; a transaction is never divided."""
+_PEEK = (
+    "SELECT data FROM pg_logical_slot_peek_binary_changes(:slot, CAST(:upto AS pg_lsn), CAST(:most AS int),"
+    " 'proto_version', '1', 'publication_names', :publication)"
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COMMITTED, _ID = " committed", " id"
 """Columns of the time of commit and of the message id; none of a table has such a name."""
@@ -82,8 +85,8 @@ class Slot:
         self._tables = tables
         self._mappers: dict[tuple[str, str], Callable[[Row], bytes]] = {}
 
-    def open(self, was_open: bool) -> None:
-        """Make sure that the slot is there; create it at the first time. Raises SourceUnavailableError."""
+    def is_there(self) -> bool:
+        """Whether the slot exists, or is in the making. Raises SourceUnavailableError when it cannot be read, or the publication lacks a table."""
         publication, slot = self._declared.publication, self._declared.slot
         told = self._connection.execute(
             sa.text("SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = :name"), {"name": publication}
@@ -99,37 +102,64 @@ class Slot:
             sa.text("SELECT plugin FROM pg_replication_slots WHERE slot_name = :slot AND database = current_database()"),
             {"slot": slot},
         )
-        if plugin is None and was_open:
-            raise SourceUnavailableError(
-                f"replication: slot {slot} is gone, and with it what changed since the last reading; see docs/guides/add-a-source.md"
-            )
-        if plugin is None:
-            self._connection.execute(sa.text("SELECT pg_create_logical_replication_slot(:slot, 'pgoutput')"), {"slot": slot})
-        elif plugin != "pgoutput":
+        if plugin not in (None, "pgoutput"):
             raise SourceUnavailableError(f"replication: slot {slot} has the plug-in {plugin}; pgoutput is read")
+        return plugin is not None
 
-    def take_snapshot(self, path: Path) -> snapshot.Moment:
-        """Read the rows that are there into a file, once the slot is open. Raises SourceUnavailableError."""
+    def begin(self, began: snapshot.Began, patience: making.Patience) -> snapshot.Began:
+        """Make the slot, and say what its first rows are to wait for. Raises SourceUnavailableError."""
+        with told_safely():
+            making.make(self._connection, self._declared.slot, patience)
+            return msgspec.structs.replace(began, waits_for=making.open_transactions(self._connection))
+
+    @contextmanager
+    def rows_before(
+        self, began: snapshot.Began, patience: making.Patience, received_at: datetime
+    ) -> Iterator[tuple[snapshot.Began, Window]]:
+        """The rows that are there, for the body of the `with`, as a window of the log tells changes; and what is to be kept with them.
+
+        Raises SourceUnavailableError, also while the window's lines are consumed.
+        """
         columns: dict[tuple[str, str], list[str]] = {}
         for key, names in self._resources.items():
             wanted = [self._tables[name] for name in names if "insert" in self._tables[name].operations]
             if wanted:
                 columns[key] = list(dict.fromkeys(column for table in wanted for column in table.used_columns))
         with told_safely():
-            snapshot.settle(self._connection)
-            return snapshot.take(self._connection, self._declared.publication, columns, path)
+            making.settle(self._connection, began.waits_for or (), patience)
+            with snapshot.reading(self._connection, self._declared.publication, columns) as reading:
+                told = self._inserted(reading.moment) if began.is_found else frozenset[object]()
+                rows = (each for each in reading.rows if not told or self._key(each) not in told)
+                window = Window(iter(()))
+                window.lines = self._told(window, rows, _micros(received_at))
+                yield snapshot.Began(left_out=None if began.is_found else reading.moment), window
 
-    def snapshot_window(self, rows: Iterable[Change], received_at: datetime) -> Window:
-        """Rows that were there before, as a window of the log tells changes."""
-        window = Window(iter(()))
-        window.lines = self._told(window, rows, _micros(received_at))
-        return window
+    def _inserted(self, moment: snapshot.Moment) -> frozenset[object]:
+        """Rows that the log tells the insertion of, of those that were there at this moment; inside the transaction that reads them."""
+        self._connection.execute(sa.text(f"DECLARE cdp_log NO SCROLL CURSOR FOR {_PEEK}"), self._peeked(moment.fence_lsn, None))
+        changes = (each for each in decode(self._fetched()) if isinstance(each, Change))
+        found = frozenset(
+            self._key(each)
+            for each in changes
+            if each.operation == "insert" and each.table in self._resources and moment.has_seen(each.xid, each.commit_lsn)
+        )
+        self._connection.execute(sa.text("CLOSE cdp_log"))
+        return found
 
-    def window(self, received_at: datetime, before: snapshot.Moment | None) -> Window:
-        """The next changes, in order, but for those in the rows that were read before. Raises SourceUnavailableError while its lines are consumed."""
+    def _fetched(self) -> Iterator[bytes]:
+        while rows := self._connection.scalars(sa.text(f"FETCH {CHANGES} FROM cdp_log")).all():
+            yield from map(bytes, rows)
+
+    def _key(self, change: Change) -> object:
+        names = self._resources[change.table]
+        columns = dict.fromkeys(column for name in names for column in self._tables[name].row_id)
+        return change.table, tuple(change.values.get(column) for column in columns)
+
+    def window(self, received_at: datetime, left_out: snapshot.Moment | None) -> Window:
+        """The next changes, in order, but for those in the rows of that moment. Raises SourceUnavailableError while its lines are consumed."""
         window = Window(iter(()))
         window.end_lsn = _number(str(self._connection.scalar(sa.text("SELECT pg_current_wal_flush_lsn()"))))
-        window.lines = self._told(window, self._changes(window, before), _micros(received_at))
+        window.lines = self._told(window, self._changes(window, left_out), _micros(received_at))
         return window
 
     def advance(self, window: Window) -> None:
@@ -140,23 +170,21 @@ class Slot:
                 {"slot": self._declared.slot, "lsn": _text(window.end_lsn)},
             )
 
+    def _peeked(self, upto: int, most: int | None) -> Mapping[str, object]:
+        return {"slot": self._declared.slot, "upto": _text(upto), "most": most, "publication": self._declared.publication}
+
     def _messages(self, upto: int) -> Iterator[bytes]:
-        query = sa.text(
-            "SELECT data FROM pg_logical_slot_peek_binary_changes(:slot, CAST(:upto AS pg_lsn), :most,"
-            " 'proto_version', '1', 'publication_names', :publication)"
-        )
-        values = {"slot": self._declared.slot, "upto": _text(upto), "most": CHANGES, "publication": self._declared.publication}
         with told_safely():
-            for data in self._connection.scalars(query, values):
+            for data in self._connection.scalars(sa.text(_PEEK), self._peeked(upto, CHANGES)):
                 yield bytes(data)
 
-    def _changes(self, window: Window, before: snapshot.Moment | None) -> Iterator[Change]:
+    def _changes(self, window: Window, left_out: snapshot.Moment | None) -> Iterator[Change]:
         end = 0
         for change in decode(self._messages(window.end_lsn)):
             if not isinstance(change, Change):
                 window.transactions += 1
                 end = change.end_lsn
-            elif before is None or not before.has_seen(change.xid, change.commit_lsn):
+            elif left_out is None or not left_out.has_seen(change.xid, change.commit_lsn):
                 yield change
         if window.transactions:
             window.end_lsn = end

@@ -1,35 +1,28 @@
-"""The rows that tables held when their slot was made, all of one moment: read into a file, and from there into the inbox as often as it takes.
+"""The rows that tables held when their slot was made, all of one moment.
 
 Why nothing is lost or double: the slot tells every transaction that ends after it was made, and the rows are read later, in one transaction whose
 snapshot says which others it saw. What the log tells of those is in the rows already and is left out; all else is not in the rows and is told.
-The file is whole before anything of it is landed, because a second reading would be of another moment.
+They are landed whole or not at all, together with that moment, because a second reading would be of another.
+
+A slot that was there before us, or whose state was lost, may hold changes of rows that were told long ago, and deletions among them. Of such a one the
+log is told whole, and of the rows those are left out whose insertion it tells.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-import zstandard
 
-from cdp_resources.durable_files import sync_directory
 from cdp_resources.sources.database.pgoutput import Change
-from cdp_resources.sources.unavailable import SourceUnavailableError
 
-ENDED_SECONDS = 60.0
-"""Longest wait for transactions that were open when the slot was made."""
 _ROWS = 5_000
 _HALF, _WHOLE = 1 << 31, 1 << 32
-# Of a snapshot's own list the youngest are not part; but each that writes holds the lock of its number until others see that it ended.
-_OPEN = sa.text(
-    "SELECT transactionid::text FROM pg_locks WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted"
-)
 
 Tables = Mapping[tuple[str, str], Sequence[str]]
 """Schema and name of a table -> the columns that are read."""
@@ -54,62 +47,42 @@ class Moment(msgspec.Struct, frozen=True):
         return whole < self.next_xid and whole not in self.running
 
 
-class Began(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far a slot came, as it is kept."""
+class Began(msgspec.Struct, frozen=True):
+    """How far a slot came, as it is kept: before the slot is made that it will be, so that one without it is known as another's."""
 
-    moment: Moment | None = None
-    """When the rows were read; None where they were not wanted."""
-    is_landed: bool = True
-    """Nothing of the file is wanted any more."""
-
-
-def settle(connection: sa.Connection) -> None:
-    """Wait until the transactions that are open now have ended. Raises SourceUnavailableError.
-
-    One that waits for a standby is in the log already, maybe before the slot's beginning, and cannot be seen yet: it would be in neither.
-    """
-    until = time.monotonic() + ENDED_SECONDS
-    open_ones = set(connection.scalars(_OPEN))
-    while open_ones := open_ones & set(connection.scalars(_OPEN)):
-        if time.monotonic() > until:
-            raise SourceUnavailableError(
-                f"replication: {len(open_ones)} transactions have been open for {ENDED_SECONDS:.0f} s; existing rows are read when they have ended"
-            )
-        time.sleep(0.2)
+    is_due: bool = False
+    """The rows that were there are to be read yet."""
+    is_found: bool = False
+    """The slot was there before us."""
+    waits_for: frozenset[int] | None = None
+    """The transactions that were open when the slot had just been made; None before that."""
+    left_out: Moment | None = None
+    """What of the log is in the rows; None where all of it is told."""
 
 
-def take(connection: sa.Connection, publication: str, tables: Tables, path: Path) -> Moment:
-    """Read the tables into the file at `path`, in bounded memory. The connection commits by itself. Raises DBAPIError, OSError."""
+@dataclass(frozen=True)
+class Reading:
+    """Rows of one moment. `rows` are to be consumed once, each as if it had been inserted then."""
+
+    moment: Moment
+    rows: Iterator[Change]
+
+
+@contextmanager
+def reading(connection: sa.Connection, publication: str, tables: Tables) -> Iterator[Reading]:
+    """The tables' rows, in bounded memory. The connection commits by itself. Raises DBAPIError."""
     connection.execute(sa.text("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))
     # Or rows that a policy hides from this user would be missing silently, while the log tells their changes; now the database refuses.
     connection.execute(sa.text("SET LOCAL row_security = off"))
     moment = _moment(connection)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    passing = path.with_suffix(".new")
-    encode = msgspec.json.encode
-    with passing.open("wb") as file:
-        with zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as packed:
-            for table, columns in tables.items():
-                for values in _rows(connection, publication, table, columns):
-                    packed.write(encode((table, dict(zip(columns, values, strict=True)))) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    yield Reading(moment, _changes(connection, publication, tables, moment))
     connection.execute(sa.text("COMMIT"))
-    passing.rename(path)
-    sync_directory(path.parent)
-    return moment
 
 
-def changes(path: Path, moment: Moment) -> Iterator[Change]:
-    """The rows in the file, each as if it had been inserted at that moment."""
-    decoder = msgspec.json.Decoder(tuple[tuple[str, str], dict[str, str | None]])
-    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as unpacked:
-        rest = b""
-        while chunk := unpacked.read(1 << 20):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                table, values = decoder.decode(line)
-                yield Change(table, "insert", values, moment.read_at, 0, 0, 0)
+def _changes(connection: sa.Connection, publication: str, tables: Tables, moment: Moment) -> Iterator[Change]:
+    for table, columns in tables.items():
+        for values in _rows(connection, publication, table, columns):
+            yield Change(table, "insert", dict(zip(columns, values, strict=True)), moment.read_at, 0, 0, 0)
 
 
 def _moment(connection: sa.Connection) -> Moment:

@@ -11,7 +11,7 @@ from tests.property.reference.enriched import Enrich, enriched, plain_enrichment
 from tests.property.reference.history import Batch, Declarations, History, Line
 from tests.property.reference.identity import Identifier, identity
 from tests.property.reference.plan import judged
-from tests.property.reference.profiles import data_by_profile, events_by_profile, profiles
+from tests.property.reference.profiles import data_by_profile, data_matches, events_by_profile, profiles
 from tests.property.reference.received import raw
 from tests.property.reference.segments import segments
 from tests.property.reference.values import Row
@@ -56,6 +56,7 @@ def run(
         "identity_merges": people.merges,
         "consents": consents(done, people, declarations.consent, as_of),
         "profiles": profile_rows,
+        "profile_data_matches": data_matches(people, declarations.profile_data, as_of),
         "segment_members": [{"segment": name, "profile_id": profile} for name, profile in sorted(members)],
         "touchpoints": touches,
         "conversions": converted,

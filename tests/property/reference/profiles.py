@@ -43,6 +43,25 @@ def data_by_profile(identity: Identity, as_of: int) -> dict[int, list[Row]]:
     return found
 
 
+def data_matches(identity: Identity, keep_days: Mapping[str, int | None], as_of: int) -> list[Row]:
+    """A row per source of profile data: its rows that count and have an identifier, those about somebody, and how many people that is."""
+    rows = []
+    for source in keep_days:
+        counted = [
+            (row, named)
+            for row, named in identity.told
+            if row["source"] == source and named and day(row["timestamp"]) <= day(as_of) and _is_kept(row, keep_days, as_of)
+        ]
+        people = [
+            {identity.profile_at(each, row["timestamp"]) for each in named if each in identity.intervals}
+            for row, named in counted
+        ]
+        matched = [each for each in people if each]
+        found = {"row_count": len(counted), "matched_count": len(matched), "people": len(set().union(*matched))}
+        rows.append({"source": source, **found})
+    return rows
+
+
 def profiles(
     events: dict[int, list[Row]],
     told: dict[int, list[Row]],
