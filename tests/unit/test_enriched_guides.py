@@ -24,12 +24,13 @@ def _blocks(guide: str, language: str) -> list[str]:
 
 
 def test_the_event_of_the_guide_is_a_valid_event_and_the_policy_is_the_default() -> None:
-    event, nested, common, with_schema, policy = map(yaml.safe_load, _blocks("add-an-event.md", "yaml"))
+    event, nested, common, with_schema, policy, own = map(yaml.safe_load, _blocks("add-an-event.md", "yaml"))
     assert EventSpec.model_validate(event).properties["coupon"].required
     assert EventSpec.model_validate(event | {"properties": nested}).properties["products"].items is not None
     assert [CommonRule.model_validate(each).types for each in common] == [("track", "page")]
     assert EventSpec.model_validate(with_schema).json_schema is not None
     assert ViolationPolicy.model_validate(policy["violations"]) == ViolationPolicy()
+    assert EventSpec.model_validate(event | own).violations.datatype_mismatch == "block"
     assert set(policy["violations"]) == set(ViolationPolicy.model_fields) - {"alert_above"}
 
 
