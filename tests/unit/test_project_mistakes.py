@@ -425,6 +425,28 @@ def test_validate_says_which_keys_a_source_accepts(config: Path) -> None:
     assert validate_config(config)[1][0] == "source 'x' accepts 2 write keys: X_NEW, X_OLD"
 
 
+def test_validate_tells_of_files_that_enrichments_name_with_the_line_of_the_entry(config: Path) -> None:
+    (config / "enrichments.yaml").write_text(
+        "- enrichment: client_ip\n"
+        "- enrichment: ip\n"
+        "  settings: {place_database: /no/places.mmdb}\n"
+        "- enrichment: pseudonymise\n"
+        "  settings: {key: {env: A_KEY_THAT_IS_NOT_SET}}\n"
+        "- enrichment: lookup\n"
+        "  inputs: {sku: properties.sku}\n"
+        "  settings: {table: {file: tables/no.csv}, columns: [kind]}\n"
+    )
+    code, lines = validate_config(config)
+    told = [line.partition("enrichments.yaml:")[2] for line in lines[:-1]]
+    assert (code, told) == (
+        1,
+        [
+            "2: ip: /no/places.mmdb: No such file or directory",
+            "6: lookup: tables/no.csv cannot be read: No such file or directory",
+        ],
+    )
+
+
 def test_validate_counts_what_is_valid_and_what_is_not(config: Path) -> None:
     code, lines = validate_config(config)
     assert code == 0
