@@ -194,6 +194,14 @@ def test_a_proposal_tells_types_and_what_is_always_there() -> None:
     assert found[2]["properties"] == {"a": {"type": "array"}}
 
 
+def test_a_proposal_says_what_a_person_has_to_decide() -> None:
+    rows = [("track", "Paid", {"total": "secret" if n < 2 else 5, **({"id": "x"} if n else {})}) for n in range(40)]
+    assert proposed(_sample(*rows))[0]["properties"] == {
+        "id": {"type": "string", "description": "There in 39 of 40."},
+        "total": {"type": "any", "required": True, "description": "Seen as integer 38 times, string 2 times."},
+    }
+
+
 def test_values_are_proposed_only_when_asked_for_and_only_codes() -> None:
     rows = [
         ("track", "Paid", {"plan": ["free", "paid"][n % 2], "who": f"person {n}", "mail": "a@example.org"}) for n in range(40)
