@@ -73,3 +73,11 @@ def test_the_entries_in_the_readmes_of_look_ups_can_be_declared(name: str) -> No
             "settings": {"function": "a:b", "columns": ["domain"]},
         }
         assert EnrichmentList.model_validate([giver, *listed]).root[-1].enrichment == name
+
+
+def test_the_guide_to_lists_names_every_enrichment() -> None:
+    section = (
+        (GUIDES / "list-enrichments.md").read_text(encoding="utf-8").partition("## Which there are")[2].partition("\n## ")[0]
+    )
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(find_enrichments())
