@@ -114,9 +114,11 @@ def replay_(as_json: bool, **wanted: Any) -> None:
     forbids now moves the other way, and no event is in both or twice. Backfilling their hours in Dagster does the same. The tables
     after it follow with the next `cdp run`. Exit status 1 when events that were asked for are still in quarantine.
     """
-    run = _open()
+    run, told = _open(), list[str]()
     with shown_progress() as say:
-        done = replay(Run(run.home, run.project, run.as_of, say=say), Wanted(**wanted))
+        done = replay(Run(run.home, run.project, run.as_of, say=say, warn=told.append), Wanted(**wanted))
+    for each in dict.fromkeys(told):
+        click.echo(each, err=True)
     if as_json:
         click.echo(json.dumps(asdict(done)))
     elif not done.events:
