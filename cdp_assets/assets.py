@@ -90,7 +90,7 @@ def open_run(cdp: CdpResource, declared: Declared, context: dg.AssetExecutionCon
         raise dg.Failure(
             f"nothing is derived while config/ has mistakes, of which there are {len(declared.mistakes)}: see the check of config/declarations"
         )
-    return Run(cdp.home, declared.project, cdp.now, full=cdp.full, say=context.log.info)
+    return Run(cdp.home, declared.project, cdp.now, full=cdp.full, say=context.log.info, warn=context.log.warning)
 
 
 def hours_to_redo(context: dg.AssetExecutionContext) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ class Run:
     """Build every layer again from the inbox and the tables per batch."""
     say: Callable[[str], None] = field(default=_silent)
     """Where progress is told, in counts only."""
+    warn: Callable[[str], None] = field(default=_silent)
+    """Where it is told what somebody should look at although the run goes on, in counts only."""
     checkpoint: Callable[[str], None] = field(default=_silent)
     """Called with the name of each commit just made; tests crash here."""
 

@@ -125,8 +125,8 @@ def _result(lake: Lake, file: str, batch: Batch, source: str) -> FileResult:
 def ingest(context: click.Context, paths: tuple[Path, ...], source: str, as_json: bool) -> None:
     """Import files of events: JSON lines, delimited text (plain, gzip, zstd) or Parquet, as config/sources/NAME.yaml declares.
 
-    Importing a file again adds nothing. Refused rows are kept in rejected_events. Run `cdp run` afterwards for the tables that
-    follow. Exit status 1 when a file could not be read; the others are taken all the same.
+    Importing a file again adds no event. Refused rows are kept in rejected_events, with each import. Run `cdp run` afterwards for
+    the tables that follow. Exit status 1 when a file could not be read; the others are taken all the same.
 
     \b
     Example:

@@ -63,6 +63,10 @@ def plan_from_events(
     """
     project = Project.load(config_dir())
     rows = _sample(Home.from_env(), source, event, sample)
+    if rows.is_empty():
+        meant = " ".join(filter(None, (source and f"of source {source!r}", event and f"named {event!r}"))) or "at all"
+        click.echo(f"raw_events has no events {meant}; `cdp run` takes in what has arrived", err=True)
+        context.exit(1)
     known: set[tuple[str, str | None]] = set() if everything else {(each.type, each.matched_name) for each in project.plan.events}
     new = [each for each in proposed(rows, with_choices=with_choices) if not _is_known(each, known)]
     files, problems = written(into, new, [], replace=replace)

@@ -67,8 +67,8 @@ def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
 def _parsed(path: Path) -> File:
     text = path.read_text(encoding="utf-8")
     if path.suffix in (".yaml", ".yml"):
-        return File(path.stem, tuple(each for each in yaml.safe_load_all(text) if each is not None))
+        return File(path.stem, tuple(each for each in yaml.safe_load_all(text) if each is not None), str(path))
     try:
-        return File(path.stem, (json.loads(text),))
+        return File(path.stem, (json.loads(text),), str(path))
     except json.JSONDecodeError as error:
         raise PlanFormatError(f"{path}:{error.lineno}: {error.msg}") from None

@@ -7,6 +7,7 @@ cdp_assets/enriched_events/quarantine.py.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
@@ -24,6 +25,7 @@ from cdp_assets.pipeline import prepare
 from cdp_assets.project import Project
 from cdp_assets.run import Run
 from cdp_cli.audit import keyed_hash, note
+from cdp_cli.query import PIPED_WIDTH
 from cdp_cli.run import shown_progress
 from cdp_resources import clock
 from cdp_resources.home import Home, config_dir
@@ -79,8 +81,9 @@ def _open() -> Run:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 def list_(by: tuple[str, ...], as_json: bool, **wanted: Any) -> None:
     """Count quarantined events, the most frequent first."""
-    found = counts(_open(), Wanted(**wanted), by or GROUPS[:-1])
-    _print(found, as_json, f"{found['event_count'].sum():,} events in quarantine")
+    run, which = _open(), Wanted(**wanted)
+    found = counts(run, which, by or GROUPS[:-1])
+    _print(found, as_json, f"{found['event_count'].sum():,} {_of_all(run, which)}events in quarantine")
 
 
 @quarantine.command()
@@ -97,7 +100,8 @@ def show(limit: int, show_values: bool, as_json: bool, **wanted: Any) -> None:
     found = samples(run, which, limit)
     if show_values:
         note(run.home, "quarantine", keyed_hash(run.home, str(which)), run.as_of, events=found.height)
-    _print(found.select(*_SAFE, *(["payload"] if show_values else [])), as_json, f"the newest {found.height:,}")
+    title = f"the newest {found.height:,} {_of_all(run, which)}events in quarantine"
+    _print(found.select(*_SAFE, *(["payload"] if show_values else [])), as_json, title)
 
 
 @quarantine.command(name="replay")
@@ -110,11 +114,15 @@ def replay_(as_json: bool, **wanted: Any) -> None:
     forbids now moves the other way, and no event is in both or twice. Backfilling their hours in Dagster does the same. The tables
     after it follow with the next `cdp run`. Exit status 1 when events that were asked for are still in quarantine.
     """
-    run = _open()
+    run, told = _open(), list[str]()
     with shown_progress() as say:
-        done = replay(Run(run.home, run.project, run.as_of, say=say), Wanted(**wanted))
+        done = replay(Run(run.home, run.project, run.as_of, say=say, warn=told.append), Wanted(**wanted))
+    for each in dict.fromkeys(told):
+        click.echo(each, err=True)
     if as_json:
         click.echo(json.dumps(asdict(done)))
+    elif not done.events:
+        click.echo(f"nothing to judge again: 0 {_of_all(run, Wanted(**wanted))}events in quarantine are meant")
     else:
         click.echo(
             f"{done.events:,} events in {done.batches:,} batches judged again: {done.entered:,} entered enriched_events, "
@@ -124,6 +132,11 @@ def replay_(as_json: bool, **wanted: Any) -> None:
         if done.entered or done.newly_quarantined:
             click.echo("`cdp run` brings the tables after it up to this")
     click.get_current_context().exit(1 if done.left else 0)
+
+
+def _of_all(run: Run, which: Wanted) -> str:
+    """How many there are beside those that are meant, so that a misspelt name does not look like an empty quarantine."""
+    return "" if which == Wanted() else f"of {counts(run, Wanted())['event_count'].sum():,} "
 
 
 def _print(found: pl.DataFrame, as_json: bool, title: str) -> None:
@@ -137,4 +150,4 @@ def _print(found: pl.DataFrame, as_json: bool, title: str) -> None:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in plain.iter_rows():
         table.add_row(*(Text("" if value is None else str(value)) for value in row))  # never read as markup
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)

@@ -49,6 +49,9 @@ class RunOutcome:
     failures: list[str] = field(default_factory=list)
     """What failed, safe to show: checks as `layer/table: check`, else steps with the reason."""
 
+    warnings: list[str] = field(default_factory=list)
+    """What somebody should look at although everything was derived, each once: enrichments that failed for some events."""
+
     @property
     def is_done(self) -> bool:
         """Whether everything was derived, and every blocking check passed."""
@@ -77,7 +80,7 @@ def run_all(
     prepare(Lake(home.lake), project)
     outcome = RunOutcome()
     instance = dg.DagsterInstance.from_config(str(ensure_instance(home)))
-    with _listening(say), alive(home) as tags:
+    with _listening(say, outcome.warnings), alive(home) as tags:
         under_way(instance, home, WRITING)  # marks the runs of processes that are gone
         job = definitions.build(Declared(project)).resolve_job_def(UPDATE)
         waits = pending(home, project)
@@ -171,25 +174,29 @@ def _reason(event: dg.DagsterEvent) -> str:
 
 
 class _Listener(logging.Handler):
-    """Hands on what a run says, without Dagster's own events but for the beginning of steps."""
+    """Hands on what a run says, without Dagster's own events but for the beginning of steps. What it warns of is also kept."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], warnings: list[str]) -> None:
         super().__init__(logging.DEBUG)
         self._say = say
+        self._warnings = warnings
 
     def emit(self, record: logging.LogRecord) -> None:
         meta: dict[str, Any] = getattr(record, "dagster_meta", {})
         event = meta.get("dagster_event")
         if event is None:
-            self._say(str(meta.get("orig_message") or record.getMessage()))
+            message = str(meta.get("orig_message") or record.getMessage())
+            self._say(message)
+            if record.levelno == logging.WARNING and message not in self._warnings:
+                self._warnings.append(message)
         elif event.event_type == dg.DagsterEventType.STEP_START:
             self._say(f"{event.step_key}…")
 
 
 @contextmanager
-def _listening(say: Callable[[str], None]) -> Iterator[None]:
+def _listening(say: Callable[[str], None], warnings: list[str]) -> Iterator[None]:
     logger = logging.getLogger(definitions.PROGRESS)
-    handler = _Listener(say)
+    handler = _Listener(say, warnings)
     logger.addHandler(handler)
     logger.propagate = False
     try:
@@ -254,6 +261,6 @@ def run(
         if outcome.is_done and not no_marts and (full or not is_current(home, declared)):
             say("building the marts")
             outcome.failures.extend(build_marts(home, project)[1])
-    for each in outcome.failures:
+    for each in (*outcome.warnings, *outcome.failures):
         click.echo(each, err=True)
     context.exit(0 if outcome.is_done else 1)

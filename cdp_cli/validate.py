@@ -7,10 +7,12 @@ from pathlib import Path
 
 import click
 
-from cdp_assets.enriched_events.enrich import look_up_mistakes
+from cdp_assets.enriched_events.enrich import file_mistakes
 from cdp_assets.project import Project, ProjectError
+from cdp_assets.project_loading import Mistake
 from cdp_assets.raw_events.spec import HttpSource
 from cdp_assets.raw_events.webhook_source import WebhookSource
+from cdp_assets.yaml_positions import read_yaml
 from cdp_resources.home import config_dir
 
 
@@ -49,9 +51,17 @@ def validate_config(config_dir: Path) -> tuple[int, list[str]]:
         count = len(error.mistakes)
         files = len({mistake.file for mistake in error.mistakes})
         return 1, [*map(str, error.mistakes), f"{_counted(count, 'mistake')} in {_counted(files, 'file')}"]
-    if mistakes := [f"{shown_as}/enrichments.yaml: {mistake}" for mistake in look_up_mistakes(project.enrichments, folder)]:
-        return 1, [*mistakes, f"{_counted(len(mistakes), 'mistake')} in {_counted(1, 'file')}"]
+    if mistakes := list(_file_mistakes(project, folder, f"{shown_as}/enrichments.yaml")):
+        return 1, [*map(str, mistakes), f"{_counted(len(mistakes), 'mistake')} in {_counted(1, 'file')}"]
     return 0, [*_rotations(project), f"{shown_as} is valid: {', '.join(_contents(project))}"]
+
+
+def _file_mistakes(project: Project, folder: Path, shown_as: str) -> Iterator[Mistake]:
+    """What is wrong with the files that enrichments.yaml names."""
+    if found := file_mistakes(project.enrichments, folder):
+        document = read_yaml((folder / "enrichments.yaml").read_text(encoding="utf-8"))
+        for number, message in found:
+            yield Mistake(shown_as, document.line((number,)), message)
 
 
 def _rotations(project: Project) -> Iterator[str]:

@@ -189,23 +189,29 @@ class Collector:
         await self.store(call.source.name, call.received_at, lines, accepted, refused)
 
     async def store(self, source: str, received_at: int, lines: bytes, accepted: int, refused: int) -> None:
-        """Return when the lines are on disk. Raises HttpError 429 or 503: then they are not acknowledged."""
+        """Return when the lines are on disk. Raises HttpError 413, 429 or 503: then they are not acknowledged."""
         assert self._commits is not None
         rate = self._rates.get(source)
-        if rate is not None and (seconds := rate.wait()):
-            raise HttpError(429, "rate_limited", "the source sends more events than it may; send again", retry_after=seconds)
-        if len(lines) > self._config.max_pending_bytes:  # sent again it would not fit either
-            raise HttpError(413, "too_large", "the messages are more than the server may hold")
-        if rate is not None:
-            rate.take(accepted + refused)  # at once: others are let in while this one is written
         try:
-            await self._commits.submit(lines, received_at)
-        except OverloadedError:
-            raise HttpError(429, "overloaded", "too much is waiting to be written; send again", retry_after=1) from None
-        except NoRoomError:
-            raise HttpError(429, "disk_nearly_full", "the disk is nearly full; send again", retry_after=_ROOM_SECONDS) from None
-        except NotWrittenError:
-            raise HttpError(503, "not_stored", "the messages could not be stored; send again", retry_after=5) from None
+            if rate is not None and (seconds := rate.wait()):
+                message = "the source sends more events than it may; send again"
+                raise HttpError(429, "rate_limited", message, retry_after=seconds)
+            if len(lines) > self._config.max_pending_bytes:  # sent again it would not fit either
+                raise HttpError(413, "too_large", "the messages are more than the server may hold")
+            if rate is not None:
+                rate.take(accepted + refused)  # at once: others are let in while this one is written
+            try:
+                await self._commits.submit(lines, received_at)
+            except OverloadedError:
+                raise HttpError(429, "overloaded", "too much is waiting to be written; send again", retry_after=1) from None
+            except NoRoomError:
+                message = "the disk is nearly full; send again"
+                raise HttpError(429, "disk_nearly_full", message, retry_after=_ROOM_SECONDS) from None
+            except NotWrittenError:
+                raise HttpError(503, "not_stored", "the messages could not be stored; send again", retry_after=5) from None
+        except HttpError as error:
+            error.source = source
+            raise
         if accepted:
             self._metrics.accepted[source] += accepted
         if refused:
@@ -314,7 +320,7 @@ async def succeed(send: Send, call: Call) -> int:
 
 def _enabled(entry: SourceEntry) -> SourceEntry:
     if not entry.spec.enabled:
-        raise HttpError(404, "source_disabled", "the source of this write key is disabled")
+        raise HttpError(404, "source_disabled", "the source of this write key is disabled", source=entry.name)
     return entry
 
 

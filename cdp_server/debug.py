@@ -83,7 +83,8 @@ class Debugger:
         """Tell who follows the inbox of a request that was turned away; what was kept of others they see there."""
         if not error.kept and route != PATH:
             at = self._config.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            self._teller.tell({"at": at, "path": route, "reason": f"{error.status} {error.code}: {error}"})
+            known = {} if error.source is None else {"source": error.source}
+            self._teller.tell({"at": at, **known, "path": route, "reason": f"{error.status} {error.code}: {error}"})
 
     def end_streams(self) -> None:
         """End every answer that is under way, so that the server can stop; called on the running loop."""

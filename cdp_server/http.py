@@ -24,9 +24,18 @@ class HttpError(Exception):
     """An answer that is no success: a status, a `code` for programs and a `message` for people, without values of anybody."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, retry_after: int | None = None, close: bool = False, kept: bool = False
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        close: bool = False,
+        kept: bool = False,
+        source: str | None = None,
     ) -> None:
-        """`kept`: what was sent is on disk all the same, with the reason why it is no event."""
+        """`kept`: what was sent is on disk all the same, with the reason why it is no event. `source`: whose it is, where that is known;
+        the debugger tells it, the answer does not."""
         super().__init__(message)
         self.status = status
         self.code = code
@@ -34,6 +43,7 @@ class HttpError(Exception):
         self.retry_after = retry_after
         self.close = close
         self.kept = kept
+        self.source = source
 
 
 _JSON = (b"content-type", b"application/json")

@@ -60,7 +60,7 @@ class _Endpoint:
             return await respond(send, 200, b"", [])
         if not self._spec.enabled:
             await self._collector.reader.drain(receive)
-            raise HttpError(404, "source_disabled", "the source of this address is disabled")
+            raise HttpError(404, "source_disabled", "the source of this address is disabled", source=self._name)
         headers = dict(scope["headers"])
         try:
             body = await self._collector.reader.read(headers, receive, self._spec.max_batch_bytes)
@@ -74,7 +74,7 @@ class _Endpoint:
             mapped = self._receiver.receive(delivery, now)
         except RefusedDeliveryError as error:
             self._metrics.refused_deliveries[self._name, error.code] += 1
-            raise HttpError(401, error.code, str(error)) from None
+            raise HttpError(401, error.code, str(error), source=self._name) from None
         fresh = [each for each in mapped if each.message_id not in self._stored]
         received_at = (now - _EPOCH) // _MICROSECOND
         head = envelope.header(self._name, received_at)

@@ -17,7 +17,9 @@ from cdp_assets.comparison import holds
 from cdp_assets.enriched_events.enrichment_list import EnrichmentSpec, When
 from cdp_assets.enriched_events.enrichments import COLUMN, FAILED
 from cdp_resources import json_paths
+from cdp_resources.ip_databases import IpDatabaseError
 from cdp_resources.look_ups import LookUpError, LookUps, NotHereError
+from cdp_resources.secrets import MissingSecretError
 
 _INSTANT = pl.Datetime("us", "UTC")
 _INSTANTS = tuple(f"{COLUMN}{name}" for name in ("timestamp", "received_at", "sent_at"))
@@ -68,11 +70,20 @@ def enrich(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec], look_ups: 
     return Enriched(rows, pl.concat([pl.DataFrame(schema=FAILURES), *failures]), tuple(told))
 
 
-def look_up_mistakes(enrichments: Sequence[EnrichmentSpec], folder: Path) -> list[str]:
-    """What is wrong with the files below `folder` that look-ups name, as `entry: what is wrong`. Asks no database and no service."""
+def file_mistakes(enrichments: Sequence[EnrichmentSpec], folder: Path) -> list[tuple[int, str]]:
+    """What is wrong with the files that entries name, such as those of look-ups below `folder`: place in the list, `entry: what is wrong`.
+
+    Asks no database and no service, and needs no secret.
+    """
     look_ups = LookUps(folder)
     mistakes = []
-    for each in enrichments:
+    for number, each in enumerate(enrichments):
+        try:
+            each.plugin.version_of(each.settings)
+        except IpDatabaseError as error:
+            mistakes.append((number, f"{each.label}: {error}"))
+        except MissingSecretError:  # a key that is missing is told where it is needed
+            continue
         if each.plugin.is_look_up:
             inputs = {name: _INSTANT if source in _INSTANTS else pl.String() for name, source in each.sources.items()}
             try:
@@ -80,7 +91,7 @@ def look_up_mistakes(enrichments: Sequence[EnrichmentSpec], folder: Path) -> lis
             except NotHereError:
                 continue
             except LookUpError as error:
-                mistakes.append(f"{each.label}: {error}")
+                mistakes.append((number, f"{each.label}: {error}"))
             except Exception:  # noqa: S112 - a function that cannot do without rows may still do with some
                 continue
     return mistakes

@@ -23,6 +23,9 @@ from cdp_resources.look_ups import LookUps
 
 CHUNK_EVENTS = 250_000
 
+_NONE_THERE = ("http_404", "http_410")
+"""What services usually answer for what they do not know: nobody is warned of that."""
+
 
 @dataclass(frozen=True)
 class EnrichedReport:
@@ -79,10 +82,9 @@ def update(run: Run, redo_hours: Collection[str] = (), redo_batches: Collection[
                     violations.append(done[3])
                     run.say(f"enriched_events: {events:,} events")
         for entry, outcomes in look_ups.told.items():
-            run.say(
-                f"enriched_events: {entry}: "
-                + ", ".join(f"{count:,} {code}" for code, count in sorted(outcomes.items()) if count)
-            )
+            if told := ", ".join(f"{count:,} {code}" for code, count in sorted(outcomes.items()) if count):
+                is_well = all(code.startswith("http_2") or code in _NONE_THERE for code in +outcomes)
+                (run.say if is_well else run.warn)(f"enriched_events: {entry}: {told}")
         if again.height or enriched.mark("raw_epoch", 0) != raw.epoch:
             enriched.note({"raw_epoch": raw.epoch, REDO_FIRST: -1, REDO_LAST: -1})
         for table in tables:
@@ -103,7 +105,7 @@ def _commit(
     policies = project.violations
     done = enrich_batch(rows, project.plan, policies, project.enrichments, look_ups=look_ups)
     for each in done.told:
-        run.say(f"enriched_events: {each}")
+        run.warn(f"enriched_events: {each}")
     counts = done.violations.with_columns(pl.col("violation_count").cast(pl.Int64))
     quarantined = _with_payload(done.quarantined, raw)
     changed = {}

@@ -22,7 +22,7 @@ from cdp_assets.enriched_events.plan_rules import (
     broken_schema,
     violations,
 )
-from cdp_assets.enriched_events.spec import TRAIT_TYPES, CommonRule, EventSpec, TrackingPlan, ViolationPolicy
+from cdp_assets.enriched_events.spec import TRAIT_TYPES, CommonRule, EventSpec, OwnPolicy, TrackingPlan, ViolationPolicy
 from cdp_resources import json_paths
 
 COLUMNS = ("properties", "traits", "context")
@@ -75,7 +75,7 @@ def judge(raw: pl.DataFrame, plan: TrackingPlan, policies: Mapping[str, Violatio
         found += _broken_common(raw, rule, order)
     whole = pl.concat([each.select(list(FOUND)) for each in found]).join(_told(raw, keyed, plan), on="row", how="left")
     whole = whole.with_columns(can_omit=pl.col("path").is_not_null())
-    return _verdict(whole, policies, raw.get_column("batch_seq"), keyed.get_column("spec"))
+    return _verdict(whole, _actions(whole, plan, policies), raw.get_column("batch_seq"), keyed.get_column("spec"))
 
 
 def _planned(raw: pl.DataFrame, plan: TrackingPlan) -> pl.DataFrame:
@@ -177,19 +177,29 @@ def _objects(raw: pl.DataFrame, rows: pl.DataFrame, column: str) -> pl.DataFrame
 
 
 def _told(raw: pl.DataFrame, keyed: pl.DataFrame, plan: TrackingPlan) -> pl.DataFrame:
-    """row, source, event: whose violation it is; a planned event by its name in the plan, an unplanned one without."""
+    """row, source, event, own: whose violation it is; a planned event by its name in the plan, an unplanned one without. `own` is the
+    event's number in the plan when it has a policy of its own."""
     names = pl.Series([event.event for event in plan.events], dtype=pl.String)
-    event = names.gather(keyed.get_column("spec")) if plan.events else pl.repeat(None, keyed.height, dtype=pl.String, eager=True)
-    return pl.DataFrame([keyed.get_column("row"), raw.get_column("source"), event.alias("event")])
+    spec = keyed.get_column("spec")
+    event = names.gather(spec) if plan.events else pl.repeat(None, keyed.height, dtype=pl.String, eager=True)
+    with_own = [number for number, each in enumerate(plan.events) if each.violations != OwnPolicy()]
+    own = pl.when(pl.col("spec").is_in(with_own)).then("spec").alias("own")
+    return keyed.select("row", raw.get_column("source"), event.alias("event"), own)
 
 
-def _verdict(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy], batches: pl.Series, planned: pl.Series) -> Verdict:
+def _verdict(found: pl.DataFrame, actions: pl.DataFrame, batches: pl.Series, planned: pl.Series) -> Verdict:
     acted = (
         found.sort("row", "order", "field", "check")
         .unique(
             ["row", "field", "check"], keep="first", maintain_order=True
         )  # an event's own rule and a common one may say the same
-        .join(_actions(found, policies), on=["source", "check", "is_required", "can_omit"], how="left", maintain_order="left")
+        .join(
+            actions,
+            on=["source", "own", "check", "is_required", "can_omit"],
+            how="left",
+            maintain_order="left",
+            nulls_equal=True,
+        )
     )
     blocked = acted.filter(pl.col("action") == "block").unique("row", keep="first", maintain_order=True)
     passing = acted.join(blocked.select("row"), on="row", how="anti", maintain_order="left")
@@ -217,17 +227,23 @@ def _kind() -> pl.Expr:
     return pl.col("check").cast(pl.String).replace_strict(KIND, default="Rule")
 
 
-def _actions(found: pl.DataFrame, policies: Mapping[str, ViolationPolicy]) -> pl.DataFrame:
-    """source, check, is_required, can_omit -> action."""
-    rows = [
-        (source, check, is_required, can_omit, _action(policies.get(source, ViolationPolicy()), check, is_required, can_omit))
-        for source in found.get_column("source").unique().to_list()
-        for check in CHECKS
-        for is_required in (False, True)
-        for can_omit in (False, True)
-    ]
+def _actions(found: pl.DataFrame, plan: TrackingPlan, policies: Mapping[str, ViolationPolicy]) -> pl.DataFrame:
+    """source, own, check, is_required, can_omit -> action."""
+    rows = []
+    for source, own in found.select("source", "own").unique().iter_rows():
+        policy = policies.get(source, ViolationPolicy())
+        if own is not None:
+            policy = plan.events[own].violations.over(policy)
+        for check, is_required, can_omit in itertools.product(CHECKS, (False, True), (False, True)):
+            rows.append((source, own, check, is_required, can_omit, _action(policy, check, is_required, can_omit)))
     flags = dict.fromkeys(("is_required", "can_omit"), pl.Boolean())
-    columns: dict[str, pl.DataType] = {"source": pl.String(), "check": CHECK, **flags, "action": pl.String()}
+    columns: dict[str, pl.DataType] = {
+        "source": pl.String(),
+        "own": pl.UInt32(),
+        "check": CHECK,
+        **flags,
+        "action": pl.String(),
+    }
     return pl.DataFrame(rows, columns, orient="row")
 
 

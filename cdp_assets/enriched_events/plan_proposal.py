@@ -20,6 +20,8 @@ MAX_ENUM = 12
 """More different texts than this are no list of choices."""
 ENOUGH = 20
 """Of fewer events nothing is said to be required, nor a list of choices."""
+NEARLY_ALWAYS = 0.95
+"""What is there in such a share of events is perhaps meant to be always there, and lacks in some by mistake."""
 _DATE_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})")
 _CONTACT = re.compile(r"e-?mail|phone|mobile|address|street|postcode|zip|first_?name|last_?name|full_?name|birth", re.IGNORECASE)
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,31}")
@@ -67,7 +69,18 @@ class _Values:
             spec |= {"properties": inside} if inside else {}
         if _CONTACT.search(name):
             spec["pii"] = "contact"
+        if told := self._in_doubt(kind, of):
+            spec["description"] = told
         return spec
+
+    def _in_doubt(self, kind: str, of: int) -> str:
+        """What a person should decide: senders that disagree about the type, and what hardly ever lacks."""
+        told = ""
+        if kind == "any":
+            told = "Seen as " + ", ".join(f"{each} {count:,} times" for each, count in self.types.most_common()) + "."
+        if of >= ENOUGH and NEARLY_ALWAYS <= self.there / of < 1:
+            told = f"{told} There in {self.there:,} of {of:,}.".lstrip()
+        return told
 
     def _are_choices(self) -> bool:
         """Few short words that come again and again: what people typed, and ids, are not among them."""

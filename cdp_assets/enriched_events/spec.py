@@ -1,7 +1,7 @@
 """What a user may declare about this layer: the tracking plan, what happens to violations, and the list of enrichments.
 
 config/tracking_plan/<event>.yaml is an EventSpec, _common.yaml beside it a list of CommonRule, config/sources/<source>.yaml holds a
-ViolationPolicy under `violations`, and config/enrichments.yaml is an EnrichmentList, which enrichment_list.py describes. Judging and
+ViolationPolicy under `violations` (an event's own an OwnPolicy), and config/enrichments.yaml is an EnrichmentList, which enrichment_list.py describes. Judging and
 enriching events is not here.
 """
 
@@ -25,8 +25,8 @@ TRAIT_TYPES = ("identify", "group")
 """Types of calls whose `properties` in the plan are traits."""
 
 __all__ = [
-    "EnrichmentList", "EnrichmentSpec", "EventSpec", "EventType", "PropertySpec", "TrackingPlan", "ViolationPolicy", "check_order",
-    "with_consent",
+    "EnrichmentList", "EnrichmentSpec", "EventSpec", "EventType", "OwnPolicy", "PropertySpec", "TrackingPlan", "ViolationPolicy",
+    "check_order", "with_consent",
 ]  # fmt: skip
 
 _ENUM_TYPES: Mapping[str, tuple[type, ...]] = {
@@ -61,6 +61,27 @@ class ViolationPolicy(Declaration):
     """Additional-Properties: a field of a planned event, or of a planned object in it, that the plan does not name."""
     alert_above: Share | None = None
     """Share of the source's events in an hour of receipt that may break the plan, such as 0.02; above it a check warns. None: any."""
+
+
+class OwnPolicy(Declaration):
+    """What happens to one event of the plan that breaks it, whatever its source says. A kind that is left out follows the source."""
+
+    required_missing: Literal["allow", "block"] | None = None
+    """Required-Missing, as in a source's `violations`."""
+    datatype_mismatch: Action | None = None
+    """Datatype-Mismatch."""
+    enum: Action | None = None
+    """Rule: a value is not among the declared ones."""
+    pattern: Action | None = None
+    """Rule: a text does not match the declared pattern."""
+    rule: Action | None = None
+    """Rule: anything else that a `schema` asks."""
+    additional_properties: Action | None = None
+    """Additional-Properties."""
+
+    def over(self, policy: ViolationPolicy) -> ViolationPolicy:
+        """The policy of a source as it is for this event."""
+        return policy.model_copy(update=self.model_dump(exclude_none=True))
 
 
 class PropertySpec(Declaration):
@@ -187,6 +208,8 @@ class EventSpec(Rules):
     """Received at least this often; a check warns when it was not seen for longer. A window such as `7d`."""
     alert_above: Share | None = None
     """Share of these events in an hour of receipt that may break the plan, such as 0.02; above it a check warns. None: any."""
+    violations: OwnPolicy = OwnPolicy()
+    """What happens to these events when they break the plan or a common rule, where it is another thing than their source says."""
 
     @model_validator(mode="after")
     def _names_fit_the_type(self) -> Self:

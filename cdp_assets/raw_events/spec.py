@@ -80,9 +80,7 @@ class HttpSource(Declaration):
     def _lower_case(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if name != name.lower() or name in SECRET_HEADERS:
-                raise ValueError(
-                    f"keep_headers: {name!r} is not kept: names are lower-case, and none of {', '.join(SECRET_HEADERS)}"
-                )
+                raise ValueError(f"{name!r} is not kept: names are lower-case, and none of {', '.join(SECRET_HEADERS)}")
         return value
 
     @model_validator(mode="after")

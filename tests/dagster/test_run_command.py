@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +36,22 @@ def test_it_is_quiet_and_0_when_everything_was_derived(installation: Installatio
     assert (done.exit_code, done.output) == (0, "")
     assert installation.rows("raw_events", "raw_events").height > 30
     assert installation.metadata("profiles", "profiles")["as_of"] == NOW.isoformat()
+
+
+def test_an_enrichment_that_fails_for_some_events_is_told_and_no_failure(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+    monkeypatch.setenv("CDP_CONFIG", str(config))
+    (config / "functions").mkdir()
+    (config / "functions" / "own.py").write_text("def own(rows):\n    raise ValueError(rows['name'][0])\n")
+    with (config / "enrichments.yaml").open("a") as file:
+        file.write("- enrichment: python\n  name: own\n  inputs: {name: 'column:event'}\n")
+        file.write("  settings: {function: functions/own.py:own, columns: [a]}\n")
+    installation.receive(60, 2)
+    done = cdp_run("--no-sync")
+    assert done.exit_code == 0, done.output
+    assert re.fullmatch(r"enriched_events: enrichment own failed for \d+ inputs with ValueError in own\.py line 2\n", done.output)
 
 
 def test_a_failed_check_is_1_and_named(derived: Installation) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from cdp_assets.attribution.spec import AttributionSpec
 from cdp_assets.consent.spec import ConsentSpec
-from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
+from cdp_assets.enriched_events.spec import OwnPolicy, TrackingPlan, ViolationPolicy
 from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.profiles.spec import TraitSpec
 from cdp_assets.segments.spec import SegmentSpec
@@ -93,6 +93,11 @@ def _event(random: Random, name: str, version: int) -> Given:
         )
     if random.random() < 0.2:
         event["sources"] = random.choice([["web"], ["web", "server"]])
+    if random.random() < 0.25:
+        event["violations"] = {
+            each: random.choice(["allow", "block"] if each == "required_missing" else ["allow", "omit", "block"])
+            for each in random.sample(sorted(OwnPolicy.model_fields), random.randint(1, 3))
+        }
     return event
 
 

@@ -102,6 +102,8 @@ def test_each_message_is_shown_with_what_becomes_of_it_and_without_values(watche
         assert time.monotonic() - began < 3  # a second on a machine that has nothing else to do
         watched.post("/v1/track", {"event": "Seen"}, key="nobody")
         (turned_away,) = stream.events(1)
+        watched.post("/v1/track", {"event": "Seen"}, key="off-key")
+        (of_disabled,) = stream.events(1)
     assert [(each["status"], each.get("message_id"), each.get("reason")) for each in events] == [
         ("accepted", "m0", None),
         ("quarantined", "m1", "Required-Missing properties.total"),
@@ -116,6 +118,8 @@ def test_each_message_is_shown_with_what_becomes_of_it_and_without_values(watche
     assert turned_away["status"] == "refused"
     assert turned_away["path"] == "/v1/track"
     assert turned_away["reason"] == "401 unknown_write_key: no source has this write key"
+    assert "source" not in turned_away
+    assert (of_disabled["source"], of_disabled["reason"][:19]) == ("old", "404 source_disabled")
 
 
 def test_filters_choose_and_values_are_shown_when_asked_for(watched: Any) -> None:

@@ -24,12 +24,13 @@ def _blocks(guide: str, language: str) -> list[str]:
 
 
 def test_the_event_of_the_guide_is_a_valid_event_and_the_policy_is_the_default() -> None:
-    event, nested, common, with_schema, policy = map(yaml.safe_load, _blocks("add-an-event.md", "yaml"))
+    event, nested, common, with_schema, policy, own = map(yaml.safe_load, _blocks("add-an-event.md", "yaml"))
     assert EventSpec.model_validate(event).properties["coupon"].required
     assert EventSpec.model_validate(event | {"properties": nested}).properties["products"].items is not None
     assert [CommonRule.model_validate(each).types for each in common] == [("track", "page")]
     assert EventSpec.model_validate(with_schema).json_schema is not None
     assert ViolationPolicy.model_validate(policy["violations"]) == ViolationPolicy()
+    assert EventSpec.model_validate(event | own).violations.datatype_mismatch == "block"
     assert set(policy["violations"]) == set(ViolationPolicy.model_fields) - {"alert_above"}
 
 
@@ -72,3 +73,11 @@ def test_the_entries_in_the_readmes_of_look_ups_can_be_declared(name: str) -> No
             "settings": {"function": "a:b", "columns": ["domain"]},
         }
         assert EnrichmentList.model_validate([giver, *listed]).root[-1].enrichment == name
+
+
+def test_the_guide_to_lists_names_every_enrichment() -> None:
+    section = (
+        (GUIDES / "list-enrichments.md").read_text(encoding="utf-8").partition("## Which there are")[2].partition("\n## ")[0]
+    )
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(find_enrichments())

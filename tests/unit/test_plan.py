@@ -222,6 +222,36 @@ def test_each_source_has_its_policy_and_a_source_without_one_the_default() -> No
     assert verdict.noted["patch.properties"].to_list() == [None, '{"v": null}']
 
 
+def test_an_event_with_a_policy_of_its_own_follows_it_whatever_the_source_says() -> None:
+    fields = {"v": {"type": "string"}, "w": {"type": "string", "required": True}}
+    strict = {"event": "Paid", "description": "x", "properties": fields, "violations": {"datatype_mismatch": "block"}}
+    lenient = {"event": "Seen", "description": "x", "properties": fields, "violations": {"required_missing": "allow"}}
+    usual = {"event": "Bought", "description": "x", "properties": fields}
+    common = [{"properties": {"c": {"type": "string"}}}]
+    plan = TrackingPlan.model_validate({"events": [strict, usual, lenient], "common": common})
+    names = ("Paid", "Bought", "Seen", "Other")
+    raw = _events(*({"event": name, "properties": {"v": 5, "w": "there"}} for name in names))
+    policies = {"web": ViolationPolicy(datatype_mismatch="allow", unplanned_event="block")}
+    verdict = judge(raw, plan, policies)
+    assert verdict.blocked.rows() == [(0, "Datatype-Mismatch", "properties.v"), (3, "Unplanned-Event", "event")]
+    assert verdict.noted["patch.properties"].to_list() == [None, None]
+
+    lacking = judge(_events(*({"event": name, "properties": {}} for name in ("Paid", "Bought", "Seen"))), plan, policies)
+    assert lacking.blocked["row"].to_list() == [0, 1]
+    by_common = judge(
+        _events(*({"event": name, "properties": {"c": 5, "w": "x"}} for name in ("Paid", "Bought"))), plan, policies
+    )
+    assert by_common.blocked.rows() == [(0, "Datatype-Mismatch", "properties.c")]
+
+
+def test_of_two_versions_of_an_event_only_the_one_that_says_so_is_strict() -> None:
+    old = {"event": "Bought", "description": "x", "properties": {"v": {"type": "string"}}}
+    plan = TrackingPlan.model_validate({"events": [old, old | {"version": 2, "violations": {"datatype_mismatch": "block"}}]})
+    wrong = {"event": "Bought", "properties": {"v": 5}}
+    raw = _events(wrong, wrong | {"context": {"protocols": {"event_version": 2}}})
+    assert judge(raw, plan, {}).blocked["row"].to_list() == [1]
+
+
 @pytest.mark.parametrize(("required_missing", "action"), [("block", "block"), ("allow", "omit")])
 def test_a_required_field_is_omitted_only_where_events_may_lack_it(required_missing: str, action: str) -> None:
     plan = _plan({"v": {"type": "string", "required": True}})

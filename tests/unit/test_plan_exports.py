@@ -23,6 +23,7 @@ from cdp_assets.enriched_events.spec import EventSpec, TrackingPlan
 from cdp_assets.project import Project
 from cdp_cli.main import main
 from cdp_cli.plan_files import written
+from cdp_cli.plan_import import plan_import
 from cdp_resources.home import REPOSITORY
 
 ORDER: dict[str, Any] = {
@@ -36,7 +37,11 @@ ORDER: dict[str, Any] = {
         "products": {"type": "array", "items": {"type": "object", "properties": {"sku": {"type": "string", "required": True}}}},
     },
 }
-NEWER = ORDER | {"version": 2, "properties": {"total": {"type": "integer", "required": True}}}
+NEWER = ORDER | {
+    "version": 2,
+    "violations": {"datatype_mismatch": "block"},
+    "properties": {"total": {"type": "integer", "required": True}},
+}
 IDENTIFY = {"event": "Identify", "type": "identify", "description": "Who it is.", "properties": {"class": {"type": "boolean"}}}
 PAGE = {"event": "Any page", "type": "page", "description": "A page was seen."}
 
@@ -145,6 +150,7 @@ def test_the_page_says_what_was_received_and_of_what_nothing_was(plan: TrackingP
     text = plan_exports()["markdown"].write(plan, seen)["tracking_plan.md"]
     assert "Received lately: 1,200, of which 12 break the plan (1.00%); last in the hour of 2026-11-01 05:00 UTC" in text
     assert text.count("Received lately: none") == 3
+    assert text.count("- When it breaks the plan, whatever its source says: datatype mismatch: block") == 1
     assert "| `shipping.city` | string | yes |" in text
     assert "| `products[].sku` | string | yes |" in text
 
@@ -194,6 +200,14 @@ def test_a_proposal_tells_types_and_what_is_always_there() -> None:
     assert found[2]["properties"] == {"a": {"type": "array"}}
 
 
+def test_a_proposal_says_what_a_person_has_to_decide() -> None:
+    rows = [("track", "Paid", {"total": "secret" if n < 2 else 5, **({"id": "x"} if n else {})}) for n in range(40)]
+    assert proposed(_sample(*rows))[0]["properties"] == {
+        "id": {"type": "string", "description": "There in 39 of 40."},
+        "total": {"type": "any", "required": True, "description": "Seen as integer 38 times, string 2 times."},
+    }
+
+
 def test_values_are_proposed_only_when_asked_for_and_only_codes() -> None:
     rows = [
         ("track", "Paid", {"plan": ["free", "paid"][n % 2], "who": f"person {n}", "mail": "a@example.org"}) for n in range(40)
@@ -222,3 +236,12 @@ def test_what_no_plan_may_hold_is_told_and_not_written(tmp_path: Path) -> None:
     )
     assert files == []
     assert problems[0].startswith("A: properties.x.type: Input should be")
+
+
+def test_an_import_names_the_file_that_cannot_be_read_by_its_path(tmp_path: Path) -> None:
+    wrong = tmp_path / "com.acme" / "seen" / "jsonschema" / "1-0-0"
+    wrong.parent.mkdir(parents=True)
+    wrong.write_text('{"self": {"vendor": "com.acme", "name": "seen", "version": "1"}}')
+    done = CliRunner().invoke(plan_import, ["iglu", str(tmp_path), "--into", str(tmp_path / "plan")])
+    assert done.exit_code == 1
+    assert f"{wrong}: self: version '1' is not MODEL-REVISION-ADDITION" in " ".join(done.output.split())

@@ -11,9 +11,11 @@ import pytest
 from pydantic import ValidationError
 
 from cdp_assets.enriched_events.plan import judge
+from cdp_assets.enriched_events.plan_formats import File, plan_formats
 from cdp_assets.enriched_events.spec import CommonRule, EventSpec, PropertySpec, TrackingPlan, ViolationPolicy
 from cdp_assets.enriched_events.transform import enrich_batch
 from cdp_assets.project import Project, ProjectError
+from cdp_resources.protocols.snowplow import mapped
 from tests.unit.test_plan import _events
 from tests.unit.test_project import config as config
 
@@ -288,3 +290,20 @@ def test_versions_are_files_of_their_own_and_change_the_digest(config: Path) -> 
     project = Project.load(config)
     assert sorted(each.version for each in project.plan.events if each.event == "Order Completed") == [1, 2]
     assert project.digest("enriched") != before
+
+
+def test_a_snowplow_event_is_judged_by_the_model_of_its_schema() -> None:
+    def schema(version: str, field: str) -> dict[str, Any]:
+        itself = {"vendor": "com.acme", "name": "bought", "format": "jsonschema", "version": version}
+        return {"self": itself, "type": "object", "properties": {field: {"type": "string"}}, "required": [field]}
+
+    files = [File(version, (schema(version, field),)) for version, field in (("1-0-0", "old"), ("2-0-3", "new"))]
+    plan = TrackingPlan.model_validate({"events": plan_formats()["iglu"].read(files).events})
+
+    def found(version: str) -> list[str]:
+        data = {"schema": f"iglu:com.acme/bought/jsonschema/{version}", "data": {}}
+        message = mapped({"e": "ue", "ue_pr": json.dumps({"schema": "x", "data": data}), "duid": "d"}, None).message
+        assert message is not None
+        return judge(_events(message), plan, {}).blocked["field"].to_list()
+
+    assert (found("1-0-0"), found("2-0-0")) == (["properties.old"], ["properties.new"])

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from cdp_assets.project import Project, ProjectError
-from cdp_cli.validate import validate_config
 from cdp_resources.home import REPOSITORY
 
 EXAMPLE = REPOSITORY / "docs" / "examples" / "config"
@@ -426,21 +425,6 @@ def test_files_that_editors_leave_behind_are_not_declarations(config: Path) -> N
     for name in (".hidden.yaml", "README.md", "x.yaml~"):
         (config / "traits" / name).write_text("nonsense: [")
     assert mistakes(config) == []
-
-
-def test_validate_says_which_keys_a_source_accepts(config: Path) -> None:
-    (config / "sources" / "x.yaml").write_text("kind: http\nwrite_key: [{env: X_NEW}, {env: X_OLD}]\n")
-    assert validate_config(config)[1][0] == "source 'x' accepts 2 write keys: X_NEW, X_OLD"
-
-
-def test_validate_counts_what_is_valid_and_what_is_not(config: Path) -> None:
-    code, lines = validate_config(config)
-    assert code == 0
-    assert lines[-1].endswith("2 segments, 4 sources, 2 enrichments, 2 purposes, 3 attribution models, 1 destination, 1 sync")
-    (config / "traits/email.yaml").write_text("kind: x\n")
-    code, lines = validate_config(config)
-    assert code == 1
-    assert lines[-1] == "3 mistakes in 1 file"
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:

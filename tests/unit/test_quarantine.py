@@ -83,6 +83,8 @@ def test_quarantined_events_are_counted_by_what_is_asked(home: Home) -> None:
     assert [each["violation"] for each in late] == ["Datatype-Mismatch"]
     assert json.loads(_cli("list", "--json", "--until", "2026-02-20").output) == []
     assert "3 events in quarantine" in _cli("list").output
+    assert "0 of 3 events in quarantine" in _cli("list", "--event", "Misspelt").output
+    assert "0 of 3 events in quarantine are meant" in _cli("replay", "--event", "Misspelt").output
 
 
 def test_samples_show_the_kind_of_value_and_no_value(home: Home) -> None:

@@ -36,6 +36,9 @@ def _event(name: str, event: EventSpec, seen: Received) -> Iterator[str]:
         "When": "; ".join(event.triggers),
         "Sources": ", ".join(event.sources),
         "In the warehouse": event.warehoused,
+        "When it breaks the plan, whatever its source says": ", ".join(
+            f"{kind.replace('_', ' ')}: {action}" for kind, action in event.violations.model_dump(exclude_none=True).items()
+        ),
     }
     for title, value in facts.items():
         if value:

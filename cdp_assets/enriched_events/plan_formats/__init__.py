@@ -26,6 +26,13 @@ class File:
 
     name: str
     documents: tuple[Any, ...]
+    path: str = ""
+    """Where it lies; all files of an Iglu registry are named after versions."""
+
+    @property
+    def where(self) -> str:
+        """As mistakes call it."""
+        return self.path or self.name
 
 
 @dataclass

@@ -20,9 +20,9 @@ def read(files: Sequence[File]) -> Found:
     found = Found()
     for file in files:
         for schema in file.documents:
-            itself = member(schema, "self", dict, file.name)
-            vendor, name, version = (member(itself, part, str, f"{file.name}: self") for part in ("vendor", "name", "version"))
-            numbers = _version(version, file.name)
+            itself = member(schema, "self", dict, file.where)
+            vendor, name, version = (member(itself, part, str, f"{file.where}: self") for part in ("vendor", "name", "version"))
+            numbers = _version(version, file.where)
             # A context is described in the same way as an event; which of the two a schema is, it does not say.
             declared = {
                 "event": name,

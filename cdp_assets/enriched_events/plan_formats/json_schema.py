@@ -16,7 +16,7 @@ def read(files: Sequence[File]) -> Found:
     for file in files:
         for schema in file.documents:
             if not isinstance(schema, dict):
-                raise PlanFormatError(f"{file.name}: no JSON Schema of an object")
+                raise PlanFormatError(f"{file.where}: no JSON Schema of an object")
             name = str(schema.get("title") or file.name)
             described = str(schema.get("description") or f"Imported from the JSON Schema {file.name}.")
             found.events.append({"event": name, "description": described, **rules(schema)})

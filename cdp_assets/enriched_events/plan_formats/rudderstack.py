@@ -26,7 +26,7 @@ def read(files: Sequence[File]) -> Found:
     for file in files:
         for document in file.documents:
             if not isinstance(document, dict) or not isinstance(document.get("spec"), dict) or "kind" not in document:
-                raise PlanFormatError(f"{file.name}: no kind and spec")
+                raise PlanFormatError(f"{file.where}: no kind and spec")
             kinds.setdefault(str(document["kind"]), []).append(document["spec"])
     catalogue = _Catalogue(
         events=_by_id(kinds.get("events", []), "events"),

@@ -19,7 +19,7 @@ def read(files: Sequence[File]) -> Found:
     found = Found()
     for file in files:
         for document in file.documents:
-            for kind, name, rule in _rules(document, file.name):
+            for kind, name, rule in _rules(document, file.where):
                 _take(found, kind, name, rule)
     return found
 

@@ -17,7 +17,7 @@ from cdp_resources.protocols.places import instant, with_path
 from cdp_resources.protocols.snowplow.consent import CONSENT, consent
 
 _PAYLOAD = re.compile(r"iglu:com\.snowplowanalytics\.snowplow/payload_data/jsonschema/\d+-\d+-\d+")
-_SCHEMA = re.compile(r"iglu:([A-Za-z0-9_.-]+)/([A-Za-z0-9_.-]+)/[A-Za-z0-9_-]+/\d+-(?:\d+|\*)-(?:\d+|\*)")
+_SCHEMA = re.compile(r"iglu:([A-Za-z0-9_.-]+)/([A-Za-z0-9_.-]+)/[A-Za-z0-9_-]+/(\d+)-(?:\d+|\*)-(?:\d+|\*)")
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 
 _NAMED: dict[str, tuple[str, dict[str, str]]] = {
@@ -98,7 +98,7 @@ def mapped(event: Mapping[str, Any], user_agent: str | None) -> Mapped:
     true_at, device_at, sent_at = (instant(rest.pop(name, None), "milliseconds") for name in ("ttm", "dtm", "stm"))
     if true_at or device_at:
         message["timestamp"] = true_at or device_at
-    context = _context(rest, user_agent)
+    context = _context(rest, user_agent) | _version(extra.get("schema", ""))
     if extra.get("schema", "").startswith(CONSENT):
         answer = consent(extra["schema"], message["properties"], contexts)
         context |= {} if answer is None else {"consent": answer}
@@ -145,6 +145,12 @@ def _self_describing(rest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
             "schema": schema
         }
     return {"type": "track", "event": match[2], "properties": properties}, {"schema": schema}
+
+
+def _version(schema: str) -> dict[str, Any]:
+    """The place where an event says which version of its description it keeps. Model 1 is what counts without a word."""
+    match = _SCHEMA.fullmatch(schema)
+    return {"protocols": {"event_version": match[3]}} if match and match[3] != "1" else {}
 
 
 def _contexts(rest: dict[str, Any]) -> list[Any]:

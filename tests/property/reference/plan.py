@@ -58,7 +58,7 @@ def judged(raw: list[Row], declarations: Declarations) -> tuple[list[Row], list[
     counts: dict[tuple[Any, ...], Counter[str]] = {}
     for row in raw:
         spec, found = violations(row, declarations.tracking_plan)
-        policy = declarations.violations.get(row["source"], ViolationPolicy())
+        policy = _policy(spec, declarations.violations.get(row["source"], ViolationPolicy()))
         acted = [(each, _action(policy, each)) for each in found]
         blocking = next((each for each, action in acted if action == "block"), None)
         if blocking is not None:
@@ -74,9 +74,17 @@ def judged(raw: list[Row], declarations: Declarations) -> tuple[list[Row], list[
     return passed, quarantined, [dict(zip(names, key, strict=True)) | dict(count) for key, count in counts.items()]
 
 
-def _action(policy: ViolationPolicy, violation: Violation) -> str:
-    action: str = getattr(policy, _ACTIONS.get(violation.check, "rule"))
-    if action == "omit" and violation.is_required and policy.required_missing == "block":
+def _policy(spec: EventSpec | None, of_source: ViolationPolicy) -> dict[str, str]:
+    chosen: dict[str, str] = {name: getattr(of_source, name) for name in _ACTIONS.values()} | {"rule": of_source.rule}
+    for name in chosen:
+        own = getattr(spec.violations, name, None) if spec else None
+        chosen[name] = own or chosen[name]
+    return chosen
+
+
+def _action(policy: Mapping[str, str], violation: Violation) -> str:
+    action = policy[_ACTIONS.get(violation.check, "rule")]
+    if action == "omit" and violation.is_required and policy["required_missing"] == "block":
         return "block"
     return "allow" if action == "omit" and violation.path is None else action
 
