@@ -76,18 +76,16 @@ def day_number(day: date) -> int:
 def update(run: Run, spec: ByProfile) -> ByProfileReport:
     """Bring the layer up to the identity layer. Raises UnfinishedRebuildError while that is half built."""
     with run.writing(spec.layer):
-        subjects, identity = (
-            run.lake.table(EVENT_SUBJECTS),
-            run.lake.keyed(IDENTITY_MAP),
-        )  # in the order in which a rebuild leaves them
+        subjects, enriched = run.lake.table(EVENT_SUBJECTS), run.lake.table(spec.events)
+        tables = [run.lake.table(each) for each in spec.per_batch]
+        about = [subjects, *([run.lake.table(spec.also_about)] if spec.also_about else [])]
+        primary = run.lake.keyed(spec.primary)
+        # Opened last: a rebuild says here that it begins before it clears what was opened above.
+        identity = run.lake.keyed(IDENTITY_MAP)
         if identity.mark(EPOCH_SEEN, 0) == REBUILDING:
             raise UnfinishedRebuildError(
                 f"{spec.layer}: {IDENTITY_MAP.layer} is being built again, or a run that did so died; run {IDENTITY_MAP.layer} first"
             )
-        enriched = run.lake.table(spec.events)
-        tables = [run.lake.table(each) for each in spec.per_batch]
-        about = [subjects, *([run.lake.table(spec.also_about)] if spec.also_about else [])]
-        primary = run.lake.keyed(spec.primary)
         marks = {
             RULES: spec.rules,
             EPOCH_SEEN: identity.mark(EPOCH_SEEN, 0),
