@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import polars as pl
-import xxhash
+
+from cdp_resources import hashing
 
 _TEXT = "VARCHAR"
 _IDS = {
@@ -50,7 +50,6 @@ _QUERY = f"""
         {", ".join(f'message."{name}" as {name}' for name in _OBJECTS)}
     from read_json(@paths, format='newline_delimited', columns=@columns, ignore_errors=true, maximum_object_size={_LONGEST_LINE})"""  # noqa: S608 - constants
 _MESSAGE_AT = '"message":'
-_SLICE_ROWS = 8_192
 
 
 def instants(texts: pl.Series) -> pl.Series:
@@ -121,10 +120,5 @@ def read_lines(files: Sequence[tuple[int, Path]], threads: int = 1) -> pl.DataFr
 
 def message_keys(source: pl.Series, message_id: pl.Series) -> tuple[pl.Series, pl.Series]:
     """The 128-bit key of each message, as its low and high signed 64-bit halves: `xxh3_128(source + NUL + message_id)`."""
-    texts = (source + "\0" + message_id).fill_null("").cast(pl.Binary).to_frame()
-    # Slice by slice, so that the same memory serves for all of them.
-    digests = [
-        b"".join([xxhash.xxh3_128_digest(text) for text in part.to_series().to_list()]) for part in texts.iter_slices(_SLICE_ROWS)
-    ]
-    native = np.frombuffer(b"".join(digests), dtype=">i8").reshape(-1, 2).astype("<i8")
-    return pl.Series("message_key", native[:, 1], dtype=pl.Int64), pl.Series("message_key_high", native[:, 0], dtype=pl.Int64)
+    low, high = hashing.xxh3_128((source + "\0" + message_id).fill_null(""))
+    return low.alias("message_key"), high.alias("message_key_high")

@@ -5,12 +5,11 @@ Sending is not here (cdp_resources/activation.py), and neither is anything about
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
-import xxhash
 
 from cdp_assets.destination_syncs.schema import DESIRED
 from cdp_assets.destination_syncs.spec import Constant, SyncSpec
+from cdp_resources import hashing
 from cdp_resources.destinations.batch import Mode, SyncStoppedError
 from cdp_resources.ledger_rows import CHANGES
 
@@ -61,8 +60,7 @@ def desired_records(
 
 def payload_hash(payload: pl.Series) -> pl.Series:
     """xxh3_64 of each text as a signed number: the fingerprint that the ledger keeps, so the function must never change."""
-    digests = [xxhash.xxh3_64_intdigest(text.encode()) for text in payload.to_list()]
-    return pl.Series("payload_hash", np.array(digests, dtype=np.uint64).view(np.int64), dtype=pl.Int64)
+    return hashing.xxh3_64(payload).alias("payload_hash")
 
 
 def _one_identifier(identifiers: pl.DataFrame, kind: str) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from cdp_assets.comparison import holds
@@ -57,9 +58,10 @@ def enrich(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec], look_ups: 
         keys = pl.DataFrame({name: _value(source, rows, inputs) for name, source in each.sources.items()})
         if wanted is not None:
             keys = keys.filter(wanted)
-        distinct = keys if each.plugin.per_event else keys.unique(maintain_order=True)
+        distinct, place = (keys, None) if each.plugin.per_event else _distinct(keys)
         outputs = _outputs(each, distinct, look_ups, told)
-        place = _places(keys, distinct, wanted)
+        if wanted is not None:
+            place = _among_all(place, wanted)
         if place is not None:
             outputs = outputs.select(pl.all().gather(place))
         if FAILED in outputs.columns:
@@ -134,20 +136,20 @@ def _types_of(when: When) -> tuple[str, ...]:
     return ("track",) if when.events else ()
 
 
-def _places(keys: pl.DataFrame, distinct: pl.DataFrame, wanted: pl.Series | None) -> pl.Series | None:
-    """For each row of the batch the number of its inputs in `distinct`, null for a row that is not wanted; None when it is its own."""
-    if distinct.height == keys.height:
-        place = pl.int_range(keys.height, dtype=pl.UInt32, eager=True)
-    else:
-        numbered = distinct.with_row_index(" place")
-        joined = keys.join(numbered, on=keys.columns, how="left", nulls_equal=True, maintain_order="left")
-        place = joined.get_column(" place")
-    if wanted is None:
-        return None if distinct.height == keys.height else place
-    if wanted.all():
-        return place
-    nowhere = pl.repeat(None, wanted.len(), dtype=pl.UInt32, eager=True)
-    return nowhere.scatter(wanted.arg_true(), place)
+def _distinct(keys: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+    """Every combination once, and for each row the number of its own."""
+    rows = keys.with_row_index(" row").group_by(keys.columns, maintain_order=True).agg(" row")
+    members = rows.get_column(" row")
+    places = np.empty(keys.height, np.uint32)
+    places[members.explode().to_numpy()] = np.repeat(np.arange(rows.height, dtype=np.uint32), members.list.len().to_numpy())
+    return rows.drop(" row"), pl.Series(places)
+
+
+def _among_all(place: pl.Series | None, wanted: pl.Series) -> pl.Series:
+    """Places of the wanted rows as places of all rows, null for the others. `place` is None where each wanted row is its own."""
+    count = wanted.sum()
+    of_wanted = pl.int_range(count, dtype=pl.UInt32, eager=True) if place is None else place
+    return pl.repeat(None, wanted.len(), dtype=pl.UInt32, eager=True).scatter(wanted.arg_true(), of_wanted)
 
 
 def _outputs(each: EnrichmentSpec, distinct: pl.DataFrame, look_ups: LookUps, told: list[str]) -> pl.DataFrame:

@@ -17,9 +17,11 @@ from cdp_assets.enriched_events.plan_rules import (
     CHECK,
     CHECKS,
     FOUND,
+    Declared,
     Scope,
     broken_properties,
     broken_schema,
+    broken_together,
     violations,
 )
 from cdp_assets.enriched_events.spec import TRAIT_TYPES, CommonRule, EventSpec, OwnPolicy, TrackingPlan, ViolationPolicy
@@ -38,6 +40,9 @@ KIND = {
 
 _COMMON = 1_000_000
 """Order of the first common rule: they come after the event's own."""
+
+_FEW_TEXTS = 1_000
+"""Up to so many texts of an event are read in one query with those of other events: a query costs as much as reading some thousand texts."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,9 @@ def judge(raw: pl.DataFrame, plan: TrackingPlan, policies: Mapping[str, Violatio
     keyed = _planned(raw, plan)
     unplanned = keyed.filter(pl.col("spec").is_null() & pl.col("is_governed"))
     found = [violations(unplanned, "event", None, order=0, check="unplanned")]
-    known = {each: _common_names(plan, each) for each in {event.type for event in plan.events}}
-    present = keyed.get_column("spec").drop_nulls().unique().sort().to_list()
-    for number in present:
-        event = plan.events[number]
-        rows = keyed.select("row")
-        if len(present) > 1 or keyed.get_column("spec").null_count():
-            rows = rows.filter(keyed.get_column("spec") == number)
-        found += _broken(raw, rows, event, event.column, itertools.count(1), known[event.type])
+    orders = {number: itertools.count(1) for number in keyed.get_column("spec").drop_nulls().unique().sort()}
+    for column in COLUMNS:
+        found += _broken_own(raw, keyed, plan, column, orders)
     order = itertools.count(_COMMON)
     for rule in plan.common:
         found += _broken_common(raw, rule, order)
@@ -93,10 +93,16 @@ def _planned(raw: pl.DataFrame, plan: TrackingPlan) -> pl.DataFrame:
         .select("row", "source", spec.alias("spec"), pl.col("type").is_in({e.type for e in plan.events}).alias("is_governed"))
     )
     keyed = keyed.with_columns(_of_their_version(raw, keyed.get_column("spec"), versions))
-    for number, event in enumerate(plan.events):
-        if event.sources:
-            elsewhere = (pl.col("spec") == number) & ~pl.col("source").is_in(event.sources)
-            keyed = keyed.with_columns(pl.when(~elsewhere.fill_null(False)).then("spec").alias("spec"))
+    pairs = keyed.select("spec", "source").unique().drop_nulls()
+    elsewhere = [
+        (number, source)
+        for number, source in pairs.iter_rows()
+        if plan.events[number].sources and source not in plan.events[number].sources
+    ]
+    if elsewhere:
+        elsewhere_frame = pl.DataFrame(elsewhere, pairs.schema, orient="row").with_columns(is_elsewhere=True)
+        keyed = keyed.join(elsewhere_frame, on=["spec", "source"], how="left", maintain_order="left")
+        keyed = keyed.with_columns(pl.when(pl.col("is_elsewhere").is_null()).then("spec").alias("spec"))
     return keyed.select("row", "spec", "is_governed")
 
 
@@ -131,31 +137,47 @@ def _common_names(plan: TrackingPlan, type_: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for rule in plan.common if not rule.types or type_ in rule.types for name in rule.properties))
 
 
-def _broken(
-    raw: pl.DataFrame, rows: pl.DataFrame, rules: EventSpec | CommonRule, column: str, order: Iterator[int], also: tuple[str, ...]
+def _broken_own(
+    raw: pl.DataFrame, keyed: pl.DataFrame, plan: TrackingPlan, column: str, orders: Mapping[int, Iterator[int]]
 ) -> list[pl.DataFrame]:
-    """What the events `rows` [row] break of the rules on `column` (properties or traits)."""
-    found: list[pl.DataFrame] = []
-    scope = Scope(column, (column,), order)
-    is_closed = isinstance(rules, EventSpec) and rules.json_schema is None
-    if is_closed or rules.properties:
-        also = tuple(name for name in also if name not in rules.properties)
-        found += broken_properties(_objects(raw, rows, column), rules.properties, scope, also=also, is_closed=is_closed)
-    if rules.json_schema is not None:
-        found += broken_schema(_objects(raw, rows, column), rules.json_schema, scope, rules.properties)
-    return found + _broken_context(raw, rows, rules, order)
-
-
-def _broken_context(
-    raw: pl.DataFrame, rows: pl.DataFrame, rules: EventSpec | CommonRule, order: Iterator[int]
-) -> list[pl.DataFrame]:
-    if not rules.context:
+    """What the planned events break of their own rules on a column. Of each event every different text is judged once."""
+    declared = {
+        number: (each, Scope(column, (column,), order))
+        for number, order in orders.items()
+        if (each := _declared(plan, plan.events[number], column)) is not None
+    }
+    rows = _objects(raw, keyed.select("row", "spec").filter(pl.col("spec").is_in(list(declared))), column)
+    texts = rows.select("spec", "json").unique().with_row_index("row")
+    heights = dict(texts.get_column("spec").value_counts().iter_rows())
+    few = {number: each for number, each in declared.items() if heights[number] <= _FEW_TEXTS}
+    found = broken_together(texts.filter(pl.col("spec").is_in(list(few))), few)
+    for number, (each, scope) in declared.items():
+        mine = texts if len(declared) == 1 else texts.filter(pl.col("spec") == number)
+        if number not in few:
+            found += broken_properties(mine, each, scope)
+        schema = plan.events[number].json_schema
+        if schema is not None and column != "context":
+            found += broken_schema(mine, schema, scope, each.properties)
+    if not found:
         return []
-    scope = Scope("context", ("context",), order)
-    return broken_properties(_objects(raw, rows, "context"), rules.context, scope, is_closed=False)
+    broken = pl.concat(found).rename({"row": "text"})
+    hit = texts.rename({"row": "text"}).filter(pl.col("text").is_in(broken.get_column("text").implode()))
+    places = rows.join(hit, on=["spec", "json"], nulls_equal=True).select("row", "text")
+    return [places.join(broken, on="text").select(list(FOUND))]
+
+
+def _declared(plan: TrackingPlan, event: EventSpec, column: str) -> Declared | None:
+    """What an event's own rules say of a column; None where they say nothing."""
+    if column == "context":
+        return Declared(event.context, is_closed=False) if event.context else None
+    if column != event.column:
+        return None
+    also = tuple(name for name in _common_names(plan, event.type) if name not in event.properties)
+    return Declared(event.properties, event.json_schema is None, also)
 
 
 def _broken_common(raw: pl.DataFrame, rule: CommonRule, order: Iterator[int]) -> list[pl.DataFrame]:
+    """What the events that a common rule is for break of it."""
     is_meant = pl.lit(True)
     if rule.types:
         is_meant &= pl.col("type").is_in(rule.types)
@@ -163,11 +185,21 @@ def _broken_common(raw: pl.DataFrame, rule: CommonRule, order: Iterator[int]) ->
         is_meant &= pl.col("source").is_in(rule.sources)
     rows = raw.select("type", "source").with_row_index("row").filter(is_meant).select("row", "type")
     has_traits = pl.col("type").is_in(TRAIT_TYPES)
+    of_column = {"properties": ~has_traits & (pl.col("type") != "alias"), "traits": has_traits}
     found: list[pl.DataFrame] = []
-    inside = rule.model_copy(update={"context": {}})
-    for column, mine in (("properties", ~has_traits & (pl.col("type") != "alias")), ("traits", has_traits)):
-        found += _broken(raw, rows.filter(mine).select("row"), inside, column, order, ())
-    return found + _broken_context(raw, rows.select("row"), rule, order)
+    for column, is_mine in of_column.items():
+        scope = Scope(column, (column,), order)
+        mine = rows.filter(is_mine).select("row")
+        if rule.properties:
+            found += broken_properties(_objects(raw, mine, column), Declared(rule.properties, is_closed=False), scope)
+        if rule.json_schema is not None:
+            found += broken_schema(_objects(raw, mine, column), rule.json_schema, scope, rule.properties)
+    if rule.context:
+        scope = Scope("context", ("context",), order)
+        found += broken_properties(
+            _objects(raw, rows.select("row"), "context"), Declared(rule.context, is_closed=False), scope
+        )
+    return found
 
 
 def _objects(raw: pl.DataFrame, rows: pl.DataFrame, column: str) -> pl.DataFrame:

@@ -22,6 +22,9 @@ CHECKS = ("required", "type", "enum", "pattern", "additional", "unplanned", *jso
 
 CHECK = pl.Enum(CHECKS)
 
+_NAMED = {name: pl.lit(name, CHECK) for name in (None, *CHECKS)}
+"""Made once: a literal of an Enum costs as much as many a check."""
+
 FOUND: dict[str, pl.DataType] = {
     "row": pl.UInt32(),
     "order": pl.UInt32(),
@@ -67,33 +70,77 @@ class Scope:
         return self.list_is_required is not None
 
 
-def broken_properties(
-    rows: pl.DataFrame,
-    properties: Mapping[str, PropertySpec],
-    scope: Scope,
-    *,
-    also: Collection[str] = (),
-    is_closed: bool = True,
-) -> list[pl.DataFrame]:
-    """What objects (row, json) break of the properties declared for them; frames like FOUND.
+@dataclass(frozen=True)
+class Declared:
+    """What is declared for the keys of objects of one kind."""
 
-    Unless they are open, keys that neither the declaration nor `also` names are violations.
+    properties: Mapping[str, PropertySpec]
+    is_closed: bool = True
+    """Whether keys that neither `properties` nor `also` name are violations."""
+    also: tuple[str, ...] = ()
+    """Keys that are declared elsewhere."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is read of an object."""
+        return (*self.properties, *self.also)
+
+
+def values_of(rows: pl.DataFrame, declared: Collection[Declared]) -> pl.DataFrame:
+    """What objects (json) have at all the names that are declared, read once: columns as `broken_properties` takes them.
+
+    For the n-th of the different names `p<n>` is its JSON text and `p<n>.text`, where a check needs it, the string itself; `keys` is
+    the number of the object's keys.
     """
-    # Own names: a property may be called anything.
-    keys = {f"p{number}": name for number, name in enumerate((*properties, *also))}
-    fields = list(zip(keys, properties.items(), strict=False))
-    texts = [key for key, (_, each) in fields if each.pattern is not None or each.type == "date-time"]
-    values = json_paths.extract_json(rows, "json", keys, texts=texts, key_count="keys" if is_closed else None)
-    failed = values.select(_failed_check(key, each).alias(key) for key, (_, each) in fields)
+    keys = _keys(declared)
+    texts = {
+        keys[name]
+        for each in declared
+        for name, spec in each.properties.items()
+        if spec.pattern is not None or spec.type == "date-time"
+    }
+    paths = {key: name for name, key in keys.items()}
+    key_count = "keys" if any(each.is_closed for each in declared) else None
+    return json_paths.extract_json(rows, "json", paths, texts=texts, key_count=key_count)
+
+
+def _keys(declared: Collection[Declared]) -> dict[str, str]:
+    """Name -> column of its values. Own names: a property may be called anything."""
+    names = dict.fromkeys(name for each in declared for name in each.names)
+    return {name: f"p{number}" for number, name in enumerate(names)}
+
+
+def broken_together(rows: pl.DataFrame, declared: Mapping[int, tuple[Declared, Scope]]) -> list[pl.DataFrame]:
+    """What objects (row, spec, json) of several kinds break, each of what is declared for its `spec`; frames like FOUND."""
+    kinds = [each for each, _ in declared.values()]
+    rows, found, place = rows.sort("spec"), [], 0
+    values, keys = values_of(rows, kinds), _keys(kinds)
+    for number, count in rows.get_column("spec").rle().struct.unnest().select("value", "len").iter_rows():
+        each, scope = declared[number]
+        found += _broken_values(rows.slice(place, count), values.slice(place, count), keys, each, scope)
+        place += count
+    return found
+
+
+def broken_properties(rows: pl.DataFrame, declared: Declared, scope: Scope) -> list[pl.DataFrame]:
+    """What objects (row, json) break of what is declared for them; frames like FOUND."""
+    return _broken_values(rows, values_of(rows, [declared]), _keys([declared]), declared, scope)
+
+
+def _broken_values(
+    rows: pl.DataFrame, values: pl.DataFrame, keys: Mapping[str, str], declared: Declared, scope: Scope
+) -> list[pl.DataFrame]:
+    fields = [(keys[name], name, each) for name, each in declared.properties.items()]
+    failed = values.select(_failed_check(key, each).alias(key) for key, _, each in fields)
     found: list[pl.DataFrame] = []
-    for key, (name, each) in fields:
+    for key, name, each in fields:
         here, order = scope.within(name), next(scope.order)
         found += _failures(rows, failed.get_column(key), here, order, each.required)
         if each.properties or each.items is not None:
             inner = pl.DataFrame([rows.get_column("row"), values.get_column(key).alias("json")])
             found += _inside(inner, each, here)
-    if is_closed:
-        found += _additional(rows, values, keys, scope)
+    if declared.is_closed:
+        found += _additional(rows, values, {keys[name]: name for name in declared.names}, scope)
     return found
 
 
@@ -101,7 +148,8 @@ def _inside(values: pl.DataFrame, spec: PropertySpec, scope: Scope) -> list[pl.D
     """What lies in the values (row, json) of a property that is an object or a list."""
     found: list[pl.DataFrame] = []
     if spec.properties:
-        found += broken_properties(values.filter(pl.col("json").str.starts_with("{")), spec.properties, scope)
+        objects = values.filter(pl.col("json").str.starts_with("{"))
+        found += broken_properties(objects, Declared(spec.properties), scope)
     if spec.items is not None:
         each = json_paths.elements(values, "json")
         rows = values.select(pl.col("row").gather(each.get_column("place"))).with_columns(each.get_column("json"))
@@ -155,9 +203,9 @@ def _failed_check(key: str, spec: PropertySpec) -> pl.Expr:
         fails.append((~_is_in_enum(json_text, spec), "enum"))
     if spec.pattern is not None:
         fails.append((~pl.col(f"{key}.text").str.contains(spec.pattern), "pattern"))
-    check = pl.lit(None, CHECK)
+    check = _NAMED[None]
     for fail, name in reversed(fails):
-        check = pl.when(fail).then(pl.lit(name, CHECK)).otherwise(check)
+        check = pl.when(fail).then(_NAMED[name]).otherwise(check)
     return check
 
 

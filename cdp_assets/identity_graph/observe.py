@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import phonenumbers
 import polars as pl
-import xxhash
 from numpy.typing import NDArray
 
 from cdp_assets.identity_graph.links import followed
 from cdp_assets.identity_graph.spec import IdentifierSpec, IdentitySpec
-from cdp_resources import json_paths
+from cdp_resources import hashing, json_paths
 
 Ints = NDArray[np.int64]
 COLUMNS = ("user_id", "anonymous_id", "previous_id", "group_id")
@@ -184,8 +183,7 @@ def _values(events: pl.DataFrame, path: str) -> tuple[pl.Series | None, pl.Serie
 
 def identifier_keys(types: pl.Series, values: pl.Series) -> pl.Series:
     """A signed 64-bit look-up key of each identifier: `xxh3_64(type + NUL + identifier)`. Equal keys are compared in full."""
-    digests = [xxhash.xxh3_64_intdigest(text.encode()) for text in (types + "\0" + values).to_list()]
-    return pl.Series("identifier_key", np.array(digests, dtype=np.uint64).view(np.int64), dtype=pl.Int64)
+    return hashing.xxh3_64(types + "\0" + values).alias("identifier_key")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 import polars as pl
-import xxhash
 from pydantic import Field
 
 from cdp_assets.declaration import Declaration
 from cdp_assets.enriched_events.enrichments import Output
+from cdp_resources import hashing
 
 Part = Literal[
     "source",
@@ -73,9 +72,8 @@ def enrich(distinct: pl.DataFrame, settings: Settings) -> pl.DataFrame:
         said = said.with_columns(
             pl.Series(name, [_without(text, keys) for text in said.get_column(name)], dtype=pl.String) for name in objects
         )
-    texts = said.select(pl.concat_str(pl.all().fill_null(_MISSING), separator=_NEXT).cast(pl.Binary)).to_series()
-    digests = np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, texts.len())
-    return pl.DataFrame({"event_fingerprint": digests.view(np.int64)})
+    texts = said.select(pl.concat_str(pl.all().fill_null(_MISSING), separator=_NEXT)).to_series()
+    return hashing.xxh3_64(texts).to_frame("event_fingerprint")
 
 
 def _without(text: str | None, keys: frozenset[str]) -> str | None:
