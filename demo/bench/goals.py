@@ -99,12 +99,11 @@ def _declarations(results: Json) -> Iterator[Verdict]:
         f"{ratio:.2f} times",
         ratio <= RATIO_TO_FLOOR,
     )
-    # In floors, each of its own part of the run: the speed of a shared machine drifts by more than what is compared.
-    few, many = (each["layers"]["enriched_events"]["cpu_seconds"] / floor_cpu(each) for each in (short, full))
+    few, many = (micros_per_event(each["layers"]["enriched_events"], found["events"]) for each in (short, full))
     yield Verdict(
         f"enriched by the full list ({full['enrichments']} enrichments) and a plan of {full['planned_events']} events",
         f"at most {FULL_TO_SHORT} times the short list per event",
-        f"{many:.2f} floors beside {few:.2f}: {many / few:.2f} times",
+        f"{many:.2f} µs beside {few:.2f}: {many / few:.2f} times",
         many <= FULL_TO_SHORT * few,
     )
 

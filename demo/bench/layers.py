@@ -6,6 +6,7 @@ Every measurement is a process of its own. Figures in, no judgement: goals are i
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import time
@@ -27,6 +28,8 @@ UNTIL = datetime(2026, 11, 22, 18, tzinfo=UTC)
 """The end of the load's last hour; `as_of` of every run."""
 INCREMENT_EVENTS = 10_000
 BATCH_EVENTS = 125_000
+ROUNDS = 3
+"""How often the sets of declarations are measured, in turns."""
 
 
 def patience(events: int) -> float:
@@ -73,28 +76,33 @@ def measure_layers(home: Home, events: int, seed: int, only: Sequence[str], say:
 def measure_declarations(home: Home, events: int, seed: int, say: Say) -> dict[str, Any]:
     """Raw and enriched events by the short list of enrichments, and by the full one with a large plan, each beside the floor on its own load.
 
-    `raw_events` and `floor` as in `measure_layers`; the floor with one thread.
+    The sets take turns, and the median of their turns counts: the speed of a shared machine drifts by more than what is compared. `layers`
+    and `floor` as in `measure_layers`; the floor with one thread.
     """
-    found: dict[str, Any] = {"events": events}
     sets: tuple[tuple[Declared, int], ...] = (("short", 1), ("full", SPREAD))
-    for name, spread in sets:
-        inner = Home(home.root / name)
-        config = write_declarations(inner.root / "config", name)
-        project = Project.load(config)
-        say(f"{name}: {len(project.enrichments)} enrichments, {len(project.plan.events)} planned events: load")
-        fill(Inbox(inner.inbox), Load(seed, events, spread), events, UNTIL, batch_events=BATCH_EVENTS)
-        given: dict[str, Any] = {"home": str(inner.root), "as_of": UNTIL.isoformat(), "config": str(config)}
-        floors = [spend("floor", patience(events), home=str(inner.root), threads=1)]
-        costs = {}
-        for layer in ("raw_events", "enriched_events"):
-            say(f"{name}: {layer}")
-            costs[layer] = as_json(spend("layer", patience(events), layer=layer, **given))
-        floors.append(spend("floor", patience(events), home=str(inner.root), threads=1))
+    found: dict[str, Any] = {"events": events, "rounds": ROUNDS}
+    turns: dict[Declared, list[dict[str, Cost]]] = {name: [] for name, _ in sets}
+    for number in range(ROUNDS):
+        for name, spread in sets:
+            say(f"{name}, {number + 1} of {ROUNDS}")
+            inner = Home(home.root / f"{name}-{number}")
+            config = write_declarations(inner.root / "config", name)
+            fill(Inbox(inner.inbox), Load(seed, events, spread), events, UNTIL, batch_events=BATCH_EVENTS)
+            given = {"home": str(inner.root), "as_of": UNTIL.isoformat(), "config": str(config)}
+            costs = {"floor": spend("floor", patience(events), home=str(inner.root), threads=1)}
+            costs |= {layer: spend("layer", patience(events), layer=layer, **given) for layer in ("raw_events", "enriched_events")}
+            turns[name].append(costs)
+            shutil.rmtree(inner.root)
+    for name, costs_of in turns.items():
+        project = Project.load(write_declarations(home.root / name, name))
+        middle = {layer: statistics.median_low([each[layer].cpu_seconds for each in costs_of]) for layer in costs_of[0]}
+        layers = {layer: next(each[layer] for each in costs_of if each[layer].cpu_seconds == cpu) for layer, cpu in middle.items()}
+        layers.pop("floor")
         found[name] = {
             "enrichments": len(project.enrichments),
             "planned_events": len(project.plan.events),
-            "floor": {"one thread": [as_json(each) for each in floors]},
-            "layers": costs,
+            "floor": {"one thread": [as_json(each["floor"]) for each in costs_of]},
+            "layers": {layer: as_json(cost) for layer, cost in layers.items()},
         }
     return found
 
