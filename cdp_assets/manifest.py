@@ -34,24 +34,27 @@ def record(
     manifest = run.lake.table(manifest_table(layer))
     known = manifest.read(seqs) if min(seqs) <= manifest.cursor else manifest.read(()).clear()
     latest = known.group_by("batch_seq", "table").agg(pl.col("revision").max())
-    parts = []
-    for table in tables:
-        counted = table.scan(seqs).group_by("batch_seq").agg(rows=pl.len().cast(pl.Int64)).collect()
-        every = pl.DataFrame({"batch_seq": list(seqs)}, schema={"batch_seq": pl.Int64}).join(counted, on="batch_seq", how="left")
-        mine = latest.filter(pl.col("table") == table.spec.name).drop("table")
-        rows = every.join(mine, on="batch_seq", how="left").with_columns(pl.col("rows").fill_null(0))
-        rows = rows.filter(pl.col("revision").is_null() | pl.col("batch_seq").is_in(list(changed.get(table.spec.name, ()))))
-        parts.append(
-            rows.select(
-                "batch_seq",
-                pl.lit(table.spec.name).alias("table"),
-                "rows",
-                (pl.col("revision").fill_null(0) + 1).alias("revision"),
-                pl.lit(rules).alias("rules"),
-                pl.lit(run.as_of, pl.Datetime("us", "UTC")).alias("written_at"),
-            )
+    of_table = {table.spec.name: table.scan(seqs).group_by("batch_seq").agg(rows=pl.len()) for table in tables}
+    counted = pl.concat([counts.with_columns(table=pl.lit(name)) for name, counts in of_table.items()])
+    pairs = [(name, seq) for name in of_table for seq in seqs]
+    again = [(name, seq) for name, batches in changed.items() for seq in batches]
+    which = {"table": pl.String, "batch_seq": pl.Int64}
+    fresh = (
+        pl.LazyFrame(pairs, which, orient="row")
+        .join(counted, on=list(which), how="left", maintain_order="left")
+        .join(latest.lazy(), on=list(which), how="left", maintain_order="left")
+        .join(pl.LazyFrame(again, which, orient="row").with_columns(is_again=True), on=list(which), how="left", maintain_order="left")
+        .filter(pl.col("revision").is_null() | pl.col("is_again"))
+        .select(
+            "batch_seq",
+            "table",
+            pl.col("rows").fill_null(0).cast(pl.Int64),
+            pl.col("revision").fill_null(0) + 1,
+            rules=pl.lit(rules),
+            written_at=pl.lit(run.as_of, pl.Datetime("us", "UTC")),
         )
-    fresh = pl.concat(parts)
+        .collect()
+    )
     if fresh.height:
         manifest.write(fresh, {CURSOR: max(manifest.cursor, *seqs)})
         manifest.tidy()

@@ -160,16 +160,21 @@ class Table:
         self.handle = handle
         self.spec = spec
         self._marks: tuple[int, dict[str, int | None]] = (-1, {})
+        self._files: tuple[int, pl.DataFrame] = (-1, pl.DataFrame())
 
     def mark(self, name: str, default: int = -1) -> int:
         """The whole number that the last commit with this application transaction recorded."""
-        if self._marks[0] != self.version:
-            self._marks = (self.version, {})
-        known = self._marks[1]
+        known = self._known()
         if name not in known:  # each look goes through the whole log
             known[name] = self.handle.transaction_version(name)
         value = known[name]
         return default if value is None else value
+
+    def _known(self) -> dict[str, int | None]:
+        """The application transactions that were looked up in this version."""
+        if self._marks[0] != self.version:
+            self._marks = (self.version, {})
+        return self._marks[1]
 
     @property
     def cursor(self) -> int:
@@ -194,6 +199,11 @@ class Table:
 
         The log has the newest first. Read in the order in which they were written, most rows need no sorting.
         """
+        if self._files[0] != self.version:
+            self._files = (self.version, self._listed())
+        return self._files[1]
+
+    def _listed(self) -> pl.DataFrame:
         actions = pl.DataFrame(self.handle.get_add_actions(flatten=True))
         partition = f"partition.{self.spec.partition}"
         wanted = {
@@ -249,6 +259,7 @@ class Table:
         """
         if expected_cursor is not None and self.cursor != expected_cursor:
             raise StaleCommitError(f"table {self.spec.full_name} stands at batch {self.cursor}, not at {expected_cursor}")
+        version, known = self.version, self._known()
         properties = CommitProperties(
             app_transactions=[Transaction(name, value) for name, value in marks.items()], max_commit_retries=0
         )
@@ -257,18 +268,20 @@ class Table:
         try:
             if replace is None and dict(pl.Schema(self.handle.schema())) == self.spec.schema:
                 self._append(frame, properties)
-                return
-            write_deltalake(
-                self.handle,
-                frame,
-                mode=mode,
-                predicate=replace if replace != "true" else None,
-                schema_mode=("overwrite" if replace == "true" else "merge") if self.spec.loose else None,
-                writer_properties=self.spec.writer,
-                commit_properties=properties,
-            )
+            else:
+                write_deltalake(
+                    self.handle,
+                    frame,
+                    mode=mode,
+                    predicate=replace if replace != "true" else None,
+                    schema_mode=("overwrite" if replace == "true" else "merge") if self.spec.loose else None,
+                    writer_properties=self.spec.writer,
+                    commit_properties=properties,
+                )
         except CommitFailedError as error:
             raise StaleCommitError(f"table {self.spec.full_name}: another process committed first ({error})") from None
+        if self.version == version + 1:  # nobody's commit but this one has come
+            self._marks = (self.version, {**known, **marks})
 
     def _append(self, frame: pl.DataFrame, properties: CommitProperties) -> None:
         version, partition = self.version, self.spec.partition
