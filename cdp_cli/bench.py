@@ -179,11 +179,16 @@ def _in(root: Path, name: str, keep: bool, measure: Callable[[Home], dict[str, A
 
 def _collector(seconds: float, say: Say) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    kinds: tuple[load.Kind, ...] = ("single", "batch")
-    for kind in kinds:
-        say(f"collector: {kind} beside bare ASGI")
-        compared = load.compare(kind, seconds=seconds)
-        found[kind] = {
+    pairs: tuple[tuple[str, load.Kind, load.Server], ...] = (
+        ("single", "single", "collector"),
+        ("batch", "batch", "collector"),
+        ("single_everything", "single", "everything"),
+        ("batch_everything", "batch", "everything"),
+    )
+    for name_of_pair, kind, server in pairs:
+        say(f"collector: {kind} beside bare ASGI{', everything on' if server == 'everything' else ''}")
+        compared = load.compare(kind, server, seconds=seconds)
+        found[name_of_pair] = {
             name: {**asdict(rate), "events_per_second": rate.events_per_second, "requests_per_second": rate.requests_per_second}
             for name, rate in (("collector", compared.collector), ("bare", compared.bare))
         }

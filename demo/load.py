@@ -16,16 +16,20 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal, cast
 
 import uvloop
 
+from cdp_assets.project import Project
+from cdp_assets.raw_events.http_visitor import IdCookie, Signals
 from cdp_assets.raw_events.spec import HttpSource
+from cdp_resources.home import REPOSITORY
 from cdp_resources.inbox import Inbox
 from cdp_resources.secrets import SecretRef
-from cdp_server.config import ServerConfig, SourceEntry
+from cdp_server.config import DebugConfig, ServerConfig, SourceEntry
 from cdp_server.http import Receive, Scope, Send
 from cdp_server.server import serve, serve_app
 
@@ -33,8 +37,18 @@ WRITE_KEY = "load"
 _SUCCESS = b'{"success": true}'
 _DISTINCT_REQUESTS = 256
 _START_SECONDS = 30.0
-Server = Literal["bare", "collector"]
-_SERVERS: tuple[Server, ...] = ("bare", "collector")
+_HEADERS = {
+    "Origin": "https://shop.example",
+    "Referer": "https://shop.example/",
+    "Accept-Language": "en-GB,en;q=0.9",
+    "Sec-CH-UA": '"Chromium";v="142", "Not_A Brand";v="99"',
+    "Sec-CH-UA-Platform": '"Linux"',
+    "X-Forwarded-For": "203.0.113.7",
+    "Cookie": "cdp_id=3f0a6c1e-8f0b-4b55-9d0c-1a2b3c4d5e6f; _ga=GA1.1.1234567890.1700000000; _fbp=fb.1.1700000000000.1234567890",
+}
+"""What a browser says besides, behind a proxy."""
+Server = Literal["bare", "collector", "everything"]
+"""`everything`: the collector with all on that a source and its surroundings can have, under requests as browsers send them."""
 Kind = Literal["single", "batch"]
 
 
@@ -100,9 +114,10 @@ def event(random_: random.Random) -> dict[str, object]:
     }
 
 
-def requests_of(kind: Kind, events_per_batch: int, seed: int = 0) -> list[bytes]:
-    """Whole HTTP requests with different messages."""
+def requests_of(kind: Kind, events_per_batch: int, seed: int = 0, *, from_browser: bool = False) -> list[bytes]:
+    """Whole HTTP requests with different messages; with all headers of a browser when wanted."""
     random_ = random.Random(seed)
+    besides = "".join(f"{name}: {value}\r\n" for name, value in _HEADERS.items()) if from_browser else ""
     made = []
     for _ in range(_DISTINCT_REQUESTS):
         if kind == "single":
@@ -112,7 +127,7 @@ def requests_of(kind: Kind, events_per_batch: int, seed: int = 0) -> list[bytes]
             path, body = "/v1/batch", json.dumps({"batch": batch, "sentAt": "2026-11-22T18:00:01.000Z"}, separators=(",", ":"))
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic bG9hZDo=\r\nContent-Type: application/json\r\n"
-            f"User-Agent: load\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"User-Agent: load\r\n{besides}Content-Length: {len(body)}\r\n\r\n"
         )
         made.append((head + body).encode())
     return made
@@ -178,8 +193,7 @@ async def _drive(port: int, requests: list[bytes], connections: int, seconds: fl
     return elapsed, measured, sum(sender.failures for sender in senders)
 
 
-def _send_load(answer: Connection, port: int, kind: Kind, events_per_batch: int, connections: int, seconds: float) -> None:
-    requests = requests_of(kind, events_per_batch)
+def _send_load(answer: Connection, port: int, requests: list[bytes], connections: int, seconds: float) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         answer.send(runner.run(_drive(port, requests, connections, seconds)))
 
@@ -206,6 +220,36 @@ def _serve_collector(answer: Connection, inbox: Path) -> None:
     config = ServerConfig(inbox=inbox, sources={WRITE_KEY: SourceEntry("load", source)})
     serve(config, "127.0.0.1", 0, on_listening=lambda _, port: answer.send(port))
     answer.send(_cpu_seconds())
+
+
+def _serve_everything(answer: Connection, inbox: Path) -> None:
+    project = Project.load(REPOSITORY / "config")
+    source = HttpSource(
+        kind="http",
+        write_key=SecretRef(env="LOAD_WRITE_KEY"),
+        max_events_per_second=1e9,
+        keep_headers=("accept-language", "referer", "sec-ch-ua", "sec-ch-ua-platform"),
+        keep_cookies=("_ga", "_fbp"),
+        id_cookie=IdCookie(secure=False),
+        signals=Signals(do_not_track="anonymous", global_privacy_control="drop"),
+    )
+    config = ServerConfig(
+        inbox=inbox,
+        sources={WRITE_KEY: SourceEntry("load", source)},
+        trusted_proxies=("127.0.0.0/8",),
+        debug=DebugConfig("load", project.plan, project.violations),
+        path_aliases={"/hello": "/v1/track"},
+        consent_categories=tuple(dict.fromkeys(chain.from_iterable(project.consent.category_mapping().values()))),
+    )
+    serve(config, "127.0.0.1", 0, on_listening=lambda _, port: answer.send(port))
+    answer.send(_cpu_seconds())
+
+
+_SERVE: dict[Server, Callable[[Connection, Path], None]] = {
+    "bare": _serve_bare,
+    "collector": _serve_collector,
+    "everything": _serve_everything,
+}
 
 
 def _cpu_seconds() -> float:
@@ -235,11 +279,21 @@ def _process(target: Callable[..., None], *arguments: object) -> Iterator[tuple[
             process.join()
 
 
-def measure(server: Server, kind: Kind, inbox: Path, *, seconds: float, connections: int, events_per_batch: int) -> Rate:
+def measure(
+    server: Server,
+    kind: Kind,
+    inbox: Path,
+    *,
+    seconds: float,
+    connections: int,
+    events_per_batch: int,
+    from_browser: bool = False,
+) -> Rate:
     """Start one server, load it for `seconds` and stop it. `inbox` is a folder to fill. Raises TimeoutError."""
-    with _process(_serve_collector if server == "collector" else _serve_bare, inbox) as (process, pipe):
+    requests = requests_of(kind, events_per_batch, from_browser=from_browser)
+    with _process(_SERVE[server], inbox) as (process, pipe):
         port = _receive(pipe, _START_SECONDS)
-        with _process(_send_load, port, kind, events_per_batch, connections, seconds) as (_, load):
+        with _process(_send_load, port, requests, connections, seconds) as (_, load):
             answer = _receive(load, seconds + _START_SECONDS)
         process.terminate()
         cpu = _receive(pipe, _START_SECONDS)
@@ -262,19 +316,34 @@ def measure(server: Server, kind: Kind, inbox: Path, *, seconds: float, connecti
 
 
 def compare(
-    kind: Kind, *, seconds: float = 3.0, connections: int = 64, events_per_batch: int = 20, rounds: int = 2
+    kind: Kind,
+    server: Server = "collector",
+    *,
+    seconds: float = 3.0,
+    connections: int = 64,
+    events_per_batch: int = 20,
+    rounds: int = 2,
 ) -> Comparison:
     """The best of some rounds in which the collector and the bare application take turns, in a folder that is removed afterwards."""
+    servers: tuple[Server, ...] = ("bare", server)
     with tempfile.TemporaryDirectory(prefix="cdp-load-") as folder:
         rates = [
             measure(
-                server, kind, Path(folder) / "inbox", seconds=seconds, connections=connections, events_per_batch=events_per_batch
+                each,
+                kind,
+                Path(folder) / "inbox",
+                seconds=seconds,
+                connections=connections,
+                events_per_batch=events_per_batch,
+                from_browser=server == "everything",
             )
             for _ in range(rounds)
-            for server in _SERVERS
+            for each in servers
         ]
         stored = len(Inbox(Path(folder) / "inbox").batches())
     if not stored:
         raise RuntimeError("the collector stored nothing")
-    best = {server: max((rate for rate in rates if rate.server == server), key=lambda rate: rate.requests) for server in _SERVERS}
-    return Comparison(collector=best["collector"], bare=best["bare"])
+    if failures := sum(rate.failures for rate in rates):
+        raise RuntimeError(f"{failures:,} requests were not answered 200")
+    best = {each: max((rate for rate in rates if rate.server == each), key=lambda rate: rate.requests) for each in servers}
+    return Comparison(collector=best[server], bare=best["bare"])

@@ -53,6 +53,7 @@ def enrich(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec], look_ups: 
     inputs = _json_inputs(rows, enrichments)
     failures: list[pl.DataFrame] = []
     told: list[str] = []
+    in_place: list[tuple[str, pl.DataFrame]] = []
     for each in enrichments:
         wanted = None if each.when is None else _wanted(each.when, rows, inputs)
         keys = pl.DataFrame({name: _value(source, rows, inputs) for name, source in each.sources.items()})
@@ -68,7 +69,14 @@ def enrich(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec], look_ups: 
             failed = outputs.get_column(FAILED).arg_true().cast(pl.UInt32).alias("row")
             failures.append(failed.to_frame().with_columns(entry=pl.lit(each.label), action=pl.lit(each.on_error)))
             outputs = outputs.drop(FAILED)
+        if each.in_place and each.plugin.in_place is not None:
+            output, source = each.plugin.in_place[0], each.sources[each.plugin.in_place[1]]
+            wanted = pl.repeat(True, rows.height, eager=True) if wanted is None else wanted
+            made = pl.DataFrame([outputs.get_column(output).alias("new"), wanted.alias("wanted")])
+            in_place.append((source, made.with_columns(_value(source, rows, inputs).alias("old"))))
         rows = rows.hstack(outputs.rename(dict(zip(outputs.columns, each.columns, strict=True))))
+    for source, made in in_place:
+        rows = rows.with_columns(_put_in_place(rows, source, made))
     return Enriched(rows, pl.concat([pl.DataFrame(schema=FAILURES), *failures]), tuple(told))
 
 
@@ -113,6 +121,21 @@ def _json_inputs(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec]) -> d
 
 def _value(source: str, rows: pl.DataFrame, inputs: Mapping[str, pl.Series]) -> pl.Series:
     return rows.get_column(source.removeprefix(COLUMN)) if source.startswith(COLUMN) else inputs[source]
+
+
+def _put_in_place(rows: pl.DataFrame, source: str, made: pl.DataFrame) -> pl.Series:
+    """The column that holds the values at `source`, with those that are `wanted` and not null replaced: made has old, new and wanted."""
+    is_replaced = made.select(pl.col("wanted") & pl.col("old").is_not_null()).to_series()
+    if source.startswith(COLUMN):
+        column = rows.get_column(source.removeprefix(COLUMN))
+        return made.get_column("new").zip_with(is_replaced, column).alias(column.name)
+    name, *path = source.split(".")
+    column, at = rows.get_column(name), is_replaced.arg_true()
+    value = pl.col("new")
+    for key in reversed(path):
+        value = pl.struct(value.alias(key))
+    patched = made.select(patch=value.struct.json_encode()).get_column("patch").gather(at)
+    return column.scatter(at, json_paths.merge_patch(pl.DataFrame([column.gather(at).alias("text"), patched]), "text", "patch"))
 
 
 def _wanted(when: When, rows: pl.DataFrame, inputs: Mapping[str, pl.Series]) -> pl.Series:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
+import polars as pl
 from pydantic import (
     AfterValidator,
     ConfigDict,
@@ -31,6 +32,9 @@ EventType = Literal["track", "page", "screen", "identify", "group", "alias"]
 
 Place = Annotated[str, AfterValidator(source_of)]
 """Where a value of an event comes from: `properties.*`, `context.*`, `traits.*`, an id such as `user_id`, or `column:<name>`."""
+
+REPLACEABLE = ("user_id", "anonymous_id", "previous_id", "group_id", "ip")
+"""Columns of raw_events whose values an entry may take the place of, beside JSON paths and columns of entries before."""
 
 
 class FieldCondition(PropertyFilter):
@@ -79,6 +83,9 @@ class EnrichmentSpec(Declaration):
     on_error: Literal["skip", "quarantine"] = "skip"
     """What becomes of an event that cannot be enriched: `skip` leaves the columns null and notes it in `violations`, `quarantine` puts
     the event into quarantined_events. Both are counted in event_violations, as Enrichment-Failed."""
+    in_place: bool = False
+    """Whether what it makes of a value takes that value's place in enriched events too, after all entries have run; where it makes nothing of
+    one, the value is taken out. For pseudonymise and ip_anonymised, with `on_error: quarantine`."""
 
     @field_validator("enrichment")
     @classmethod
@@ -113,10 +120,23 @@ class EnrichmentSpec(Declaration):
                     raise ValueError(f"input {each!r} is no name; names are letters, digits and underscores")
         elif unknown := [each for each in self.inputs if each not in plugin.inputs]:
             raise ValueError(f"{plugin.name} has no input {unknown[0]!r}; there are {', '.join(plugin.inputs)}")
+        if self.in_place:
+            self._may_be_in_place()
         given = plugin.outputs_of(self.settings)
         if unknown := [each for each in self.outputs if each not in given]:
             raise ValueError(f"{plugin.name} has no column {unknown[0]!r}; there are {', '.join(given)}")
         return self
+
+    def _may_be_in_place(self) -> None:
+        if self.plugin.in_place is None:
+            able = ", ".join(name for name, each in find_enrichments().items() if each.in_place is not None)
+            raise ValueError(f"in_place: {self.plugin.name} takes no value's place; {able} can")
+        if self.on_error != "quarantine":
+            raise ValueError("in_place needs on_error: quarantine, or the values of events that fail would stay")
+        source = self.sources[self.plugin.in_place[1]]
+        column = source.removeprefix(COLUMN)
+        if source.startswith(COLUMN) and column in RAW_COLUMNS and column not in REPLACEABLE:
+            raise ValueError(f"in_place: {column} stays as received; what can be replaced are JSON paths and {', '.join(REPLACEABLE)}")
 
     @property
     def plugin(self) -> Enrichment:
@@ -163,6 +183,7 @@ def check_order(enrichments: tuple[EnrichmentSpec, ...]) -> None:
     givers = {output: name for name, each in find_enrichments().items() for output in each.outputs}
     there = dict.fromkeys((*RAW_COLUMNS, "payload", "violations"), "raw_events")
     labels: set[str] = set()
+    types: dict[str, pl.DataType] = {}
     for place, each in enumerate(enrichments, start=1):
         where = f"entry {place}, {each.label}"
         for source in each.places():
@@ -174,6 +195,11 @@ def check_order(enrichments: tuple[EnrichmentSpec, ...]) -> None:
                     else "no enrichment gives it"
                 )
                 raise ValueError(f"{where}: needs the column {column}; {giver}")
+        if each.in_place and each.plugin.in_place is not None:
+            column = each.sources[each.plugin.in_place[1]].removeprefix(COLUMN)
+            if types.get(column, pl.String()) != pl.String():
+                raise ValueError(f"{where}: in_place: the column {column} is no text")
+        types.update((column, output.dtype) for column, output in each.columns.items())
         for column in each.columns:
             if column in there:
                 raise ValueError(f"{where}: the column {column} is already given by {there[column]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,21 @@ def test_what_the_load_counts_is_stored(tmp_path: Path, kind: Kind) -> None:
     assert rate.failures == 0
     assert stored >= rate.events == rate.requests * (1 if kind == "single" else 5) > 0
     assert 0 < rate.p50_ms <= rate.p99_ms
+
+
+@pytest.mark.e2e
+def test_with_everything_on_headers_cookies_and_addresses_are_kept(tmp_path: Path) -> None:
+    rate = measure(
+        "everything", "single", tmp_path / "inbox", seconds=0.4, connections=4, events_per_batch=1, from_browser=True
+    )
+    inbox = Inbox(tmp_path / "inbox")
+    lines = [json.loads(line) for batch in inbox.batches() for line in inbox.path(batch).read_bytes().splitlines()]
+    assert rate.failures == 0
+    assert len(lines) >= rate.events > 0
+    request = json.loads(lines[0]["request"])
+    assert set(request["headers"]) == {"accept-language", "referer", "sec-ch-ua", "sec-ch-ua-platform"}
+    assert set(request["cookies"]) == {"_ga", "_fbp"}
+    assert {line["ip"] for line in lines} == {"203.0.113.7"}
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ A folder's module has `Settings` (a Declaration), `INPUTS`, `OUTPUTS` and `enric
 `README.md`, `cases/*.json` and reference data (`reference_version()` tells the version of what lies elsewhere, and
 `version_of(settings)` of what its settings point to). One that looks things up has `look_up(distinct, settings, look_ups)` instead of
 `enrich`; one whose columns the user names has `columns(settings)` instead of OUTPUTS, and needs no INPUTS; one whose inputs are hardly
-ever equal has `PER_EVENT = True`. ../enrich.py runs them; which, and in which order, is the user's config.
+ever equal has `PER_EVENT = True`; one whose output may stand in the place of an input says so by `IN_PLACE = (output, input)`. ../enrich.py runs them; which, and in which order, is the user's config.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ class Enrichment:
     """Whether it is given every event instead of distinct inputs: cheaper where the inputs of hardly any two events are equal."""
     version_of: Callable[[Any], str] = lambda _settings: ""
     """settings -> version of what they point to, such as a file or a key. Raises what that cannot be read for."""
+    in_place: tuple[str, str] | None = None
+    """The output that may take the place of an input's value in the event, and that input."""
 
     def outputs_of(self, settings: Any) -> Mapping[str, Output]:
         """The columns that it adds under these settings."""
@@ -144,4 +146,5 @@ def _load(name: str) -> Enrichment:
         getattr(module, "reference", None),
         getattr(module, "PER_EVENT", False),
     )
-    return replace(found, version_of=module.version_of) if hasattr(module, "version_of") else found
+    more = {field: getattr(module, name) for field, name in (("version_of", "version_of"), ("in_place", "IN_PLACE")) if hasattr(module, name)}
+    return replace(found, **more)

@@ -1,4 +1,4 @@
-"""ip_anonymised: the network that an address lies in, instead of the address. What is stored elsewhere is not changed."""
+"""ip_anonymised: the network that an address lies in, instead of the address. The address stays where it is, unless the entry is `in_place`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from cdp_assets.enriched_events.enrichments import Output
 INPUTS = {"address": "column:client_ip"}
 
 OUTPUTS = {"ip_anonymised": Output(pl.String(), "First address of the network that the device's address lies in.")}
+
+IN_PLACE = ("ip_anonymised", "address")
 
 
 class Settings(Declaration):

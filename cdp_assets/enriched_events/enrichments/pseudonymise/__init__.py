@@ -1,6 +1,6 @@
 """pseudonymise: a value of an event as a keyed hash: equal for equal values, and telling nothing without the key.
 
-The key is a secret, named by its environment variable and read in cdp_resources. The value itself stays where it is.
+The key is a secret, named by its environment variable and read in cdp_resources. The value itself stays where it is, unless the entry is `in_place`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from cdp_resources.secrets import SecretRef
 INPUTS = {"value": "column:user_id"}
 
 OUTPUTS = {"pseudonym": Output(pl.String(), "HMAC-SHA256 of the value in hexadecimal; null where there is none.")}
+
+IN_PLACE = ("pseudonym", "value")
 
 _LEAST = 16
 
