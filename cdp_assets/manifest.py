@@ -43,7 +43,12 @@ def record(
         pl.LazyFrame(pairs, which, orient="row")
         .join(counted, on=list(which), how="left", maintain_order="left")
         .join(latest.lazy(), on=list(which), how="left", maintain_order="left")
-        .join(pl.LazyFrame(again, which, orient="row").with_columns(is_again=True), on=list(which), how="left", maintain_order="left")
+        .join(
+            pl.LazyFrame(again, which, orient="row").with_columns(is_again=True),
+            on=list(which),
+            how="left",
+            maintain_order="left",
+        )
         .filter(pl.col("revision").is_null() | pl.col("is_again"))
         .select(
             "batch_seq",

@@ -170,9 +170,9 @@ def _distinct(keys: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
 
 def _among_all(place: pl.Series | None, wanted: pl.Series) -> pl.Series:
     """Places of the wanted rows as places of all rows, null for the others. `place` is None where each wanted row is its own."""
-    count = wanted.sum()
-    of_wanted = pl.int_range(count, dtype=pl.UInt32, eager=True) if place is None else place
-    return pl.repeat(None, wanted.len(), dtype=pl.UInt32, eager=True).scatter(wanted.arg_true(), of_wanted)
+    rows = wanted.arg_true()
+    of_wanted = pl.Series(np.arange(rows.len(), dtype=np.uint32)) if place is None else place
+    return pl.repeat(None, wanted.len(), dtype=pl.UInt32, eager=True).scatter(rows, of_wanted)
 
 
 def _outputs(each: EnrichmentSpec, distinct: pl.DataFrame, look_ups: LookUps, told: list[str]) -> pl.DataFrame:

@@ -136,7 +136,9 @@ class EnrichmentSpec(Declaration):
         source = self.sources[self.plugin.in_place[1]]
         column = source.removeprefix(COLUMN)
         if source.startswith(COLUMN) and column in RAW_COLUMNS and column not in REPLACEABLE:
-            raise ValueError(f"in_place: {column} stays as received; what can be replaced are JSON paths and {', '.join(REPLACEABLE)}")
+            raise ValueError(
+                f"in_place: {column} stays as received; what can be replaced are JSON paths and {', '.join(REPLACEABLE)}"
+            )
 
     @property
     def plugin(self) -> Enrichment:

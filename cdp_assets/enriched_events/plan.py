@@ -196,9 +196,7 @@ def _broken_common(raw: pl.DataFrame, rule: CommonRule, order: Iterator[int]) ->
             found += broken_schema(_objects(raw, mine, column), rule.json_schema, scope, rule.properties)
     if rule.context:
         scope = Scope("context", ("context",), order)
-        found += broken_properties(
-            _objects(raw, rows.select("row"), "context"), Declared(rule.context, is_closed=False), scope
-        )
+        found += broken_properties(_objects(raw, rows.select("row"), "context"), Declared(rule.context, is_closed=False), scope)
     return found
 
 

@@ -88,15 +88,19 @@ def measure_declarations(home: Home, events: int, seed: int, say: Say) -> dict[s
             inner = Home(home.root / f"{name}-{number}")
             config = write_declarations(inner.root / "config", name)
             fill(Inbox(inner.inbox), Load(seed, events, spread), events, UNTIL, batch_events=BATCH_EVENTS)
-            given = {"home": str(inner.root), "as_of": UNTIL.isoformat(), "config": str(config)}
+            given: dict[str, Any] = {"home": str(inner.root), "as_of": UNTIL.isoformat(), "config": str(config)}
             costs = {"floor": spend("floor", patience(events), home=str(inner.root), threads=1)}
-            costs |= {layer: spend("layer", patience(events), layer=layer, **given) for layer in ("raw_events", "enriched_events")}
+            costs |= {
+                layer: spend("layer", patience(events), layer=layer, **given) for layer in ("raw_events", "enriched_events")
+            }
             turns[name].append(costs)
             shutil.rmtree(inner.root)
     for name, costs_of in turns.items():
         project = Project.load(write_declarations(home.root / name, name))
         middle = {layer: statistics.median_low([each[layer].cpu_seconds for each in costs_of]) for layer in costs_of[0]}
-        layers = {layer: next(each[layer] for each in costs_of if each[layer].cpu_seconds == cpu) for layer, cpu in middle.items()}
+        layers = {
+            layer: next(each[layer] for each in costs_of if each[layer].cpu_seconds == cpu) for layer, cpu in middle.items()
+        }
         layers.pop("floor")
         found[name] = {
             "enrichments": len(project.enrichments),

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from cdp_assets.enriched_events.enrichments import email
 
-LABELS = st.text("abZ09-_.", max_size=12) | st.sampled_from(["com", "co.uk", "xn--bcher-kva.example", "test", "localhost", "a" * 63, "a" * 64])
-LOCALS = st.text("aZ0+-._ !\"\u00e9@", min_size=0, max_size=12) | st.integers(60, 70).map(lambda count: "a" * count)
+LABELS = st.text("abZ09-_.", max_size=12) | st.sampled_from(
+    ["com", "co.uk", "xn--bcher-kva.example", "test", "localhost", "a" * 63, "a" * 64]
+)
+LOCALS = st.text('aZ0+-._ !"\u00e9@', min_size=0, max_size=12) | st.integers(60, 70).map(lambda count: "a" * count)
 DOMAINS = st.lists(LABELS, min_size=0, max_size=5).map(".".join)
 ADDRESSES = st.builds("{}@{}".format, LOCALS, DOMAINS) | st.builds("{0}@{1}.com".format, LOCALS, LABELS)
 

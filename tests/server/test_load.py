@@ -24,9 +24,7 @@ def test_what_the_load_counts_is_stored(tmp_path: Path, kind: Kind) -> None:
 
 @pytest.mark.e2e
 def test_with_everything_on_headers_cookies_and_addresses_are_kept(tmp_path: Path) -> None:
-    rate = measure(
-        "everything", "single", tmp_path / "inbox", seconds=0.4, connections=4, events_per_batch=1, from_browser=True
-    )
+    rate = measure("everything", "single", tmp_path / "inbox", seconds=0.4, connections=4, events_per_batch=1, from_browser=True)
     inbox = Inbox(tmp_path / "inbox")
     lines = [json.loads(line) for batch in inbox.batches() for line in inbox.path(batch).read_bytes().splitlines()]
     assert rate.failures == 0

@@ -37,7 +37,12 @@ def test_a_pseudonym_takes_the_place_of_ids_and_of_values_deep_in_objects() -> N
     assert ids[0] == ids[2] != ids[3]
     traits = [None if text is None else json.loads(text) for text in done["traits"]]
     tax = done["tax_pseudonym"].to_list()
-    assert traits == [{"tax": {"number": tax[0], "land": "AT"}, "age": 1.5}, {"tax": "none"}, None, {"tax": {"number": tax[3], "land": "DE"}}]
+    assert traits == [
+        {"tax": {"number": tax[0], "land": "AT"}, "age": 1.5},
+        {"tax": "none"},
+        None,
+        {"tax": {"number": tax[3], "land": "DE"}},
+    ]
     text = done.write_csv()
     assert not any(value in text for value in ("ann", "T-1", "bob"))
 
@@ -58,7 +63,10 @@ def test_entries_that_stand_later_still_read_the_value_and_a_condition_leaves_ot
 
 
 def test_a_network_takes_the_place_of_addresses_and_what_is_no_address_is_taken_out() -> None:
-    rows = raw({"ip": "203.0.113.9", "context": {"ip": "2001:db8:cafe:17::1"}}, {"ip": "unknown", "context": {"ip": "nonsense", "locale": "en"}})
+    rows = raw(
+        {"ip": "203.0.113.9", "context": {"ip": "2001:db8:cafe:17::1"}},
+        {"ip": "unknown", "context": {"ip": "nonsense", "locale": "en"}},
+    )
     entries = [
         {"enrichment": "ip_anonymised", "inputs": {"address": "column:ip"}, **IN_PLACE},
         {"enrichment": "ip_anonymised", "name": "said", "inputs": {"address": "context.ip"}, **IN_PLACE},

@@ -249,6 +249,15 @@ def test_a_file_that_cannot_be_read_is_refused_before_anything_is_landed(
             open_file(path, declared, "orders", NOW)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [("a.csv.gz", b"\0\1", "by its name this is gzip"), ("a.csv.gz", gzip.compress(b"\0\1"), "not text")],
+)
+def test_a_file_that_is_not_what_its_name_says_is_told_so(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFileError, match=words):
+        open_file(write(tmp_path / name, content), delimited(), "orders", NOW)
+
+
 @pytest.mark.parametrize("text", ["", "jane@example.org,2026-01-01,5\n", "customer,date,sum\n", "customer,date,total,total\n"])
 def test_a_wrong_header_is_refused_without_repeating_what_stands_there(text: str, tmp_path: Path) -> None:
     with pytest.raises(UnreadableFileError, match="first line should name") as refused:

@@ -146,5 +146,9 @@ def _load(name: str) -> Enrichment:
         getattr(module, "reference", None),
         getattr(module, "PER_EVENT", False),
     )
-    more = {field: getattr(module, name) for field, name in (("version_of", "version_of"), ("in_place", "IN_PLACE")) if hasattr(module, name)}
+    more = {
+        field: getattr(module, name)
+        for field, name in (("version_of", "version_of"), ("in_place", "IN_PLACE"))
+        if hasattr(module, name)
+    }
     return replace(found, **more)

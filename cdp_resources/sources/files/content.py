@@ -31,6 +31,8 @@ _OTHER_FORMATS = {
 
 Packing = Literal["gzip", "zstd"]
 _PACKINGS: dict[bytes, Packing] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_ENDINGS: dict[str, Packing] = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+"""What a file's name says of it. Its first bytes decide; the name only helps to say what is wrong."""
 
 
 class UnreadableFileError(Exception):
@@ -82,7 +84,7 @@ def look_over(path: Path) -> Content:
     digest = hashlib.sha256()
     with _open(path, packing) as file:
         first = file.read(_LOOKED_AT)
-        _refuse_binary(path, first)
+        _refuse_binary(path, first, packing)
         digest.update(first)
         for chunk in _chunks(file):
             digest.update(chunk)
@@ -105,11 +107,13 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     return iter(read, b"")
 
 
-def _refuse_binary(path: Path, first: bytes) -> None:
+def _refuse_binary(path: Path, first: bytes, packing: Packing | None) -> None:
     for magic, name in _OTHER_FORMATS.items():
         if first.startswith(magic):
             raise UnreadableFileError(f"{path}: this is {name}; the choices are plain text, gzip and zstd")
     if b"\0" in first:
+        if packing is None and (said := _ENDINGS.get(path.suffix.lower())):
+            raise UnreadableFileError(f"{path}: by its name this is {said}, but it does not begin as {said} does")
         raise UnreadableFileError(f"{path}: this is not text (a binary file, or UTF-16); the choices are UTF-8 and latin-1")
 
 
