@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+import msgspec
+
 MAX_REFUSED_BYTES = 65_536
 """A refused text is cut at this many bytes."""
 
@@ -26,6 +28,11 @@ _OUTSIDE_STRINGS = b"\n\r\t"
 @lru_cache(maxsize=4096)
 def _text(value: str | None) -> str:
     return json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    """As a JSON string, in ASCII. msgspec is several times as fast, and leaves other characters as they are."""
+    return msgspec.json.encode(text).decode() if text.isascii() else json.dumps(text)
 
 
 def _sent_at(value: object) -> str:
@@ -62,7 +69,7 @@ def header(
     """
     fields = _fields(source, received_at, sent_at, type, ip, line)
     if request is not None:
-        fields += f'"request":{json.dumps(request)},'
+        fields += f'"request":{_quoted(request)},'
     return (fields + '"reason":null,"message":').encode("ascii")
 
 

@@ -155,13 +155,20 @@ def with_context(message: bytes, shared: dict[str, msgspec.Raw]) -> bytes:
     return msgspec.json.encode(fields | {"context": msgspec.Raw(merged)})
 
 
+class _Anonymous(msgspec.Struct):
+    anonymousId: object = None
+
+
+_decode_anonymous = msgspec.json.Decoder(_Anonymous).decode
+
+
 def with_anonymous_id(message: bytes, anonymous_id: str) -> bytes:
     """The message with this anonymousId where it has none. Text that is no JSON object comes back as it is."""
     try:
+        if _decode_anonymous(message).anonymousId not in (None, ""):
+            return message
         fields = msgspec.json.decode(message, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return message
-    if bytes(fields.get("anonymousId", b"null")) not in (b"null", b'""'):
         return message
     return msgspec.json.encode(fields | {"anonymousId": anonymous_id})
 
@@ -203,8 +210,11 @@ def split(body: bytes) -> Batch:
     return _decode_batch(body)
 
 
-def clean(body: bytes, messages: Sequence[bytes], max_bytes: int) -> bool:
-    """Whether every message of a batch body can be accepted: one pass for the usual case. False says nothing about which."""
+def clean(body: bytes, messages: Sequence[bytes], max_bytes: int, *, is_anonymous_id_needed: bool = False) -> bool:
+    """Whether every message of a batch body can be accepted: one pass for the usual case. False says nothing about which.
+
+    With `is_anonymous_id_needed` a message without anonymousId cannot.
+    """
     if not is_utf8(body) or (len(body) > max_bytes and any(memoryview(message).nbytes > max_bytes for message in messages)):
         return False
     try:
@@ -213,6 +223,8 @@ def clean(body: bytes, messages: Sequence[bytes], max_bytes: int) -> bool:
         return False
     brackets = 2  # those of the body, then one of each message, and one of each object that it surely has
     for message in checked:
+        if is_anonymous_id_needed and not message.anonymousId:
+            return False
         if not (message.userId or message.anonymousId) or message.type is None or (not message.event and message.type == "track"):
             return False
         brackets += 1 + (message.properties is not None) + (message.traits is not None) + (message.context is not None)

@@ -12,10 +12,17 @@ from cdp_resources import envelope, messages
 from cdp_resources.messages import RefusedMessageError
 
 
-def at_once(body: bytes, batch: messages.Batch, head: bytes, spec: HttpSource) -> bytes | None:
-    """The lines of `batch`, which is what `body` says; None when its messages must be looked at one by one."""
+def at_once(
+    body: bytes, batch: messages.Batch, head: bytes, spec: HttpSource, *, is_anonymous_id_needed: bool = False
+) -> bytes | None:
+    """The lines of `batch`, which is what `body` says; None when its messages must be looked at one by one.
+
+    With `is_anonymous_id_needed` they must where one has no anonymousId.
+    """
     texts: Sequence[bytes] = batch.batch
-    if batch.context is not None or len(texts) > spec.max_batch_events or not messages.clean(body, texts, spec.max_event_bytes):
+    if batch.context is not None or len(texts) > spec.max_batch_events:
+        return None
+    if not messages.clean(body, texts, spec.max_event_bytes, is_anonymous_id_needed=is_anonymous_id_needed):
         return None
     if envelope.has_layout(body):
         texts = [envelope.one_line(bytes(text)) for text in texts]

@@ -183,7 +183,7 @@ class Collector:
 
     async def commit(self, call: Call, lines: bytes, accepted: int, refused: int) -> None:
         """As `store`, for the lines of a call; those of a visitor who is not to be tracked are counted, and not kept."""
-        if call.is_dropped:
+        if call.visitor.is_dropped:
             self._metrics.dropped[call.source.name] += accepted + refused
             return
         await self.store(call.source.name, call.received_at, lines, accepted, refused)
@@ -223,7 +223,7 @@ class Collector:
         raise HttpError(400, code, reason, kept=True)
 
     def _call_of(self, entry: SourceEntry, scope: Scope, headers: Mapping[bytes, bytes]) -> Call:
-        return Call(entry, (self._config.now() - _EPOCH) // _MICROSECOND, self._proxies.client_ip(scope), headers)
+        return Call(entry, (self._config.now() - _EPOCH) // _MICROSECOND, self._proxies.client_ip(scope, headers), headers)
 
     def entry_before_body(self, headers: Mapping[bytes, bytes], scope: Scope) -> SourceEntry | None:
         """The source by the Authorization or X-Write-Key header, else by `?writeKey=`; None when none is given."""
@@ -261,10 +261,8 @@ class _SingleCall:
             call, body = await self._collector.read(scope, receive, self._type)
         except ClientGoneError:
             return 499
-        if call.cookie_id is not None:
-            body = call.completed(body)
         try:
-            checked = messages.check(body, self._type, call.source.spec.max_event_bytes)
+            body, checked = call.checked(body, self._type)
         except RefusedMessageError as error:
             await self._collector.commit(call, call.refused(body, str(error), self._type), 0, 1)
             if len(body) > call.source.spec.max_event_bytes:
@@ -301,7 +299,8 @@ class _BatchCall:
                 call, body, f"context longer than {spec.max_event_bytes} bytes - at `$.context`", None, "malformed"
             )
         head = call.head(None, batch.sentAt)
-        lines, refused = (batch_lines.at_once(body, batch, head, spec) if call.cookie_id is None else None), 0
+        has_cookie = call.visitor.cookie_id is not None
+        lines, refused = batch_lines.at_once(body, batch, head, spec, is_anonymous_id_needed=has_cookie), 0
         if lines is None:
             lines, refused = batch_lines.one_by_one(
                 batch, head, spec, lambda text, reason: call.refused(text, reason, None, batch.sentAt), call.completed
@@ -312,7 +311,7 @@ class _BatchCall:
 
 async def succeed(send: Send, call: Call) -> int:
     """Say that everything is on disk."""
-    is_plain = call.origin is None and call.set_cookie is None
+    is_plain = call.origin is None and call.visitor.set_cookie is None
     await send(_SUCCESS_START if is_plain else {**_SUCCESS_START, "headers": [*_SUCCESS_HEADERS, *call.answer_headers()]})
     await send(_SUCCESS_BODY)
     return 200

@@ -13,6 +13,7 @@ from cdp_assets.raw_events.spec import HttpSource
 from cdp_assets.raw_events.webhook_source import WebhookSource
 from cdp_resources import clock
 from cdp_resources.kafka.cluster import InboxTopic
+from cdp_server.visitor import Visitors
 
 if TYPE_CHECKING:
     from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
@@ -31,6 +32,11 @@ class SourceEntry:
         spec = self.spec
         signals = {spec.signals.do_not_track, spec.signals.global_privacy_control}
         return bool(spec.keep_headers or spec.keep_cookies or spec.id_cookie or signals != {"ignore"})
+
+    @cached_property
+    def visitors(self) -> Visitors:
+        """What reads that."""
+        return Visitors(self.spec)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,127 @@
+"""What requests to a source say about their sender beside the message: cookies, headers that are kept, signals that ask not to be tracked.
+
+The message is not here, and nothing is stored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from functools import lru_cache
+from http.cookies import CookieError, SimpleCookie
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from cdp_assets.raw_events.http_visitor import Answer, IdCookie
+from cdp_assets.raw_events.spec import HttpSource
+
+_KEPT_LENGTH = 1024
+"""Characters of a kept header or cookie; what is longer is cut."""
+_ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
+_DAY = 86_400
+_REMEMBERED = 4_096
+"""Senders whose headers are not read anew each time, and the longest headers of theirs in bytes: at most some 16 MB."""
+
+
+class Visitor(NamedTuple):
+    """What one request says about its sender."""
+
+    is_anonymous: bool = False
+    """It asks not to be tracked, and the source does as told: it is given no id."""
+    is_dropped: bool = False
+    """Nothing of it is stored at all."""
+    address: Literal["whole", "shortened", "removed"] = "whole"
+    """What is kept of its address."""
+    cookie_id: str | None = None
+    """Its id by the source's own cookie."""
+    set_cookie: bytes | None = None
+    """The header that sets it."""
+    request: str | None = None
+    """JSON of the headers and cookies that the source keeps."""
+
+
+class Visitors:
+    """Reads that out of the headers. A browser says the same each time, so what was read of the last ones is remembered."""
+
+    def __init__(self, spec: HttpSource) -> None:
+        self._signals, self._cookie = spec.signals, spec.id_cookie
+        self._kept = [(name, name.encode()) for name in spec.keep_headers]
+        self._kept_cookies = spec.keep_cookies
+        own = () if self._cookie is None else (self._cookie.name,)
+        names = "|".join(map(re.escape, (*spec.keep_cookies, *own)))
+        self._cookies = re.compile(rf"(?:^|;)\s*({names})=([^;]*)") if names else None
+        self._attributes = "" if self._cookie is None else _attributes(self._cookie)
+        read = (b"sp-anonymous", b"dnt", b"sec-gpc", b"x-ip-policy", *([b"cookie"] if names else []))
+        self._read = tuple(dict.fromkeys((*read, *(sent for _, sent in self._kept))))
+        self._remembered = lru_cache(maxsize=_REMEMBERED)(self._look)
+
+    def of(self, headers: Mapping[bytes, bytes]) -> Visitor:
+        """The visitor of a request; one without a good id cookie gets a new id where the source sets one."""
+        values = tuple([headers.get(name) for name in self._read])
+        is_long = sum(map(len, filter(None, values))) > _REMEMBERED
+        found = self._look(values) if is_long else self._remembered(values)
+        if self._cookie is None or found.cookie_id is not None or found.is_anonymous:
+            return found
+        return self._with_id(found, str(uuid.uuid4()))
+
+    def _look(self, values: tuple[bytes | None, ...]) -> Visitor:
+        headers = {name: value for name, value in zip(self._read, values, strict=True) if value is not None}
+        asked: set[Answer] = set()
+        if b"sp-anonymous" in headers:
+            asked.add(self._signals.sp_anonymous)
+        if headers.get(b"dnt") == b"1":
+            asked.add(self._signals.do_not_track)
+        if headers.get(b"sec-gpc") == b"1":
+            asked.add(self._signals.global_privacy_control)
+        is_anonymous = not asked.isdisjoint(("drop", "anonymous"))
+        policy = headers.get(b"x-ip-policy", b"").lower()
+        cookies = {} if is_anonymous or self._cookies is None else _cookies(headers.get(b"cookie", b""), self._cookies)
+        found = Visitor(
+            is_anonymous,
+            "drop" in asked,
+            "removed" if is_anonymous or policy == b"remove" else "shortened" if policy == b"striplastoctet" else "whole",
+            request=self._request(headers, cookies),
+        )
+        value = None if self._cookie is None else cookies.get(self._cookie.name)
+        return self._with_id(found, value) if value is not None and _ID.fullmatch(value) else found
+
+    def _with_id(self, visitor: Visitor, cookie_id: str) -> Visitor:
+        assert self._cookie is not None
+        header = f"{self._cookie.name}={cookie_id}{self._attributes}".encode("ascii")
+        return visitor._replace(cookie_id=cookie_id, set_cookie=header)
+
+    def _request(self, headers: Mapping[bytes, bytes], cookies: Mapping[str, str]) -> str | None:
+        said = {name: headers[sent].decode("latin-1")[:_KEPT_LENGTH] for name, sent in self._kept if sent in headers}
+        held = {name: cookies[name][:_KEPT_LENGTH] for name in self._kept_cookies if name in cookies}
+        if not (said or held):
+            return None
+        text = msgspec.json.encode({"headers": said, "cookies": held})
+        # Lines of the inbox are ASCII up to the message.
+        return text.decode() if text.isascii() else json.dumps({"headers": said, "cookies": held}, separators=(",", ":"))
+
+
+def _attributes(cookie: IdCookie) -> str:
+    """What follows the value of the cookie in its header."""
+    parts = ["", f"Max-Age={cookie.max_age_days * _DAY}", "Path=/", "HttpOnly", f"SameSite={cookie.same_site.capitalize()}"]
+    parts += ["Secure"] if cookie.secure else []
+    parts += [f"Domain={cookie.domain}"] if cookie.domain is not None else []
+    return "; ".join(parts)
+
+
+def _cookies(header: bytes, wanted: re.Pattern[str]) -> dict[str, str]:
+    """Name -> value of those that are wanted, each by itself, since one that is broken must not hide the others."""
+    found: dict[str, str] = {}
+    for name, text in wanted.findall(header.decode("latin-1")):
+        if name in found:
+            continue
+        value = text.rstrip()
+        if value.startswith('"'):
+            try:
+                value = SimpleCookie(f"quoted={value}")["quoted"].value
+            except (CookieError, KeyError):
+                continue
+        found[name] = value.replace("\0", "")
+    return found
