@@ -145,22 +145,27 @@ class Collector:
             await self._reader.drain(receive)
             raise
         limit = entry.spec.max_batch_bytes if entry else self._body_limit
-        sent = await self._reader.read(headers, receive, limit)
-        self._metrics.received_bytes += len(sent)
         try:
-            body = decompressed(sent, headers.get(b"content-encoding"), limit)
-        except BadGzipError as error:
+            sent = await self._reader.read(headers, receive, limit)
+            self._metrics.received_bytes += len(sent)
+            try:
+                body = decompressed(sent, headers.get(b"content-encoding"), limit)
+            except BadGzipError as error:
+                if entry is None:
+                    raise HttpError(400, "bad_gzip", str(error)) from None
+                await self.keep_malformed(self._call_of(entry, scope, headers), error.partial, str(error), type_, "bad_gzip")
+            if body.startswith(b"\xef\xbb\xbf"):
+                body = body[3:]
             if entry is None:
-                raise HttpError(400, "bad_gzip", str(error)) from None
-            await self.keep_malformed(self._call_of(entry, scope, headers), error.partial, str(error), type_, "bad_gzip")
-        if body.startswith(b"\xef\xbb\xbf"):
-            body = body[3:]
-        if entry is None:
-            entry = (entry_in or self.entry_in)(body)
-            if len(body) > entry.spec.max_batch_bytes:
-                raise HttpError(413, "too_large", f"the body is longer than {entry.spec.max_batch_bytes} bytes")
-        if not body.strip():
-            raise HttpError(400, "empty_body", "the body is empty")
+                entry = (entry_in or self.entry_in)(body)
+                if len(body) > entry.spec.max_batch_bytes:
+                    raise HttpError(413, "too_large", f"the body is longer than {entry.spec.max_batch_bytes} bytes")
+            if not body.strip():
+                raise HttpError(400, "empty_body", "the body is empty")
+        except HttpError as error:
+            if entry is not None:
+                error.source = entry.name
+            raise
         return self._call_of(entry, scope, headers), body
 
     def call(self, scope: Scope, entry: SourceEntry) -> Call:
@@ -291,9 +296,10 @@ class _BatchCall:
         spec = call.source.spec
         count = len(batch.batch)
         if not count:
-            raise HttpError(400, "empty_batch", "the batch is empty")
+            raise HttpError(400, "empty_batch", "the batch is empty", source=call.source.name)
         if count > _EXCESS * spec.max_batch_events:
-            raise HttpError(413, "too_many_events", f"a batch holds at most {spec.max_batch_events} messages")
+            message = f"a batch holds at most {spec.max_batch_events} messages"
+            raise HttpError(413, "too_many_events", message, source=call.source.name)
         if batch.context is not None and sum(memoryview(part).nbytes for part in batch.context.values()) > spec.max_event_bytes:
             await self._collector.keep_malformed(
                 call, body, f"context longer than {spec.max_event_bytes} bytes - at `$.context`", None, "malformed"

@@ -122,6 +122,16 @@ def test_each_message_is_shown_with_what_becomes_of_it_and_without_values(watche
     assert (of_disabled["source"], of_disabled["reason"][:19]) == ("old", "404 source_disabled")
 
 
+def test_a_request_that_is_turned_away_is_shown_under_the_source_of_its_key(watched: Any) -> None:
+    with looking(watched.port) as stream:
+        for content in ({"batch": []}, {"batch": [order(0)] * 10_001}):
+            assert watched.post("/v1/batch", content).status >= 400
+        assert watched.request("POST", "/v1/track", b"", headers={"Authorization": "Basic d2ViLWtleTo="}).status == 400
+        told = stream.events(3)
+    assert {each["source"] for each in told} == {"web"}
+    assert [each["reason"].split(":")[0] for each in told] == ["400 empty_batch", "413 too_many_events", "400 empty_body"]
+
+
 def test_filters_choose_and_values_are_shown_when_asked_for(watched: Any) -> None:
     with looking(watched.port, "?source=server&event=Order%20Completed&status=accepted&show_values=true") as stream:
         watched.post("/v1/batch", {"batch": [order(1, total=1)]})
