@@ -14,6 +14,9 @@ from pathlib import Path
 import polars as pl
 from deltalake.transaction import AddAction, RemoveAction
 
+_GROUP_ROWS = 32_768
+"""Rows of a group: of events some 40 MB before compression. Whole files as one group took a quarter longer to write, for as many bytes."""
+
 
 def new_files(root: Path, rows: pl.DataFrame, partition: str | None, statistics: Sequence[str]) -> list[AddAction | RemoveAction]:
     """The rows as new files below the table's folder, one for each value of the partition column; none without rows.
@@ -35,7 +38,7 @@ def _new_file(root: Path, rows: pl.DataFrame, partition: str | None, statistics:
     path = f"{folder}part-{uuid.uuid4()}.zstd.parquet"
     target = root / path
     target.parent.mkdir(exist_ok=True)
-    rows.write_parquet(target, compression="zstd", compression_level=1)
+    rows.write_parquet(target, compression="zstd", compression_level=1, row_group_size=_GROUP_ROWS)
     status = target.stat()
     told: dict[str, object] = {"numRecords": rows.height}
     if statistics:
