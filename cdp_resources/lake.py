@@ -97,10 +97,6 @@ def in_order(frame: pl.DataFrame) -> pl.DataFrame:
     return frame if place.is_sorted() else frame.sort("batch_seq", "offset")
 
 
-def _delta_schema(columns: Mapping[str, pl.DataType]) -> Any:
-    return pl.DataFrame(schema=dict(columns))
-
-
 class Lake:
     """A folder of Delta tables, found by layer and name."""
 
@@ -127,7 +123,7 @@ class Lake:
             try:
                 write_deltalake(
                     str(path),
-                    _delta_schema(spec.schema),
+                    pl.DataFrame(schema=spec.schema),
                     partition_by=[spec.partition] if spec.partition else None,
                     mode="error",
                     configuration={
@@ -164,17 +160,13 @@ class Table:
 
     def mark(self, name: str, default: int = -1) -> int:
         """The whole number that the last commit with this application transaction recorded."""
-        known = self._known()
+        if self._marks[0] != self.version:
+            self._marks = (self.version, {})
+        known = self._marks[1]
         if name not in known:  # each look goes through the whole log
             known[name] = self.handle.transaction_version(name)
         value = known[name]
         return default if value is None else value
-
-    def _known(self) -> dict[str, int | None]:
-        """The application transactions that were looked up in this version."""
-        if self._marks[0] != self.version:
-            self._marks = (self.version, {})
-        return self._marks[1]
 
     @property
     def cursor(self) -> int:
@@ -199,11 +191,8 @@ class Table:
 
         The log has the newest first. Read in the order in which they were written, most rows need no sorting.
         """
-        if self._files[0] != self.version:
-            self._files = (self.version, self._listed())
-        return self._files[1]
-
-    def _listed(self) -> pl.DataFrame:
+        if self._files[0] == self.version:
+            return self._files[1]
         actions = pl.DataFrame(self.handle.get_add_actions(flatten=True))
         partition = f"partition.{self.spec.partition}"
         wanted = {
@@ -215,9 +204,9 @@ class Table:
             partition: "partition",
         }
         order = [name for name in ("min.batch_seq", "modification_time") if name in actions.columns]
-        return actions.sort(order).select(
-            (pl.col(name) if name in actions.columns else pl.lit(None)).alias(alias) for name, alias in wanted.items()
-        )
+        columns = ((pl.col(name) if name in actions.columns else pl.lit(None)).alias(alias) for name, alias in wanted.items())
+        self._files = (self.version, actions.sort(order).select(columns))
+        return self._files[1]
 
     def scan(self, batch_seqs: Sequence[int] | None = None, tiers: Sequence[str] | None = None) -> pl.LazyFrame:
         """The rows, lazily; of some batches or tiers only, without opening the files of others."""
@@ -259,7 +248,7 @@ class Table:
         """
         if expected_cursor is not None and self.cursor != expected_cursor:
             raise StaleCommitError(f"table {self.spec.full_name} stands at batch {self.cursor}, not at {expected_cursor}")
-        version, known = self.version, self._known()
+        version, known = self.version, self._marks[1] if self._marks[0] == self.version else {}
         properties = CommitProperties(
             app_transactions=[Transaction(name, value) for name, value in marks.items()], max_commit_retries=0
         )

@@ -55,8 +55,9 @@ def test_the_list_of_the_guide_has_an_order_that_holds() -> None:
 
 
 def test_the_list_of_the_guide_to_lists_is_one_that_can_be_declared() -> None:
-    (listed,) = map(yaml.safe_load, _blocks("list-enrichments.md", "yaml"))
+    listed, hidden = map(yaml.safe_load, _blocks("list-enrichments.md", "yaml"))
     entries = EnrichmentList.model_validate(listed).root
+    assert all(each.in_place for each in EnrichmentList.model_validate(hidden).root)
     columns = [column for each in entries for column in each.columns]
     assert {"page_host", "linked_host", "link_page_path", "product_category", "company_employees"} <= set(columns)
 
