@@ -23,7 +23,9 @@ _KEPT_LENGTH = 1024
 _ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
 _DAY = 86_400
 _REMEMBERED = 4_096
-"""Senders whose headers are not read anew each time, and the longest headers of theirs in bytes: at most some 16 MB."""
+"""Senders whose headers are not read anew each time."""
+_REMEMBERED_BYTES = 4_096
+"""Longest headers that are remembered, so that all senders take at most some 16 MB."""
 
 
 class Visitor(NamedTuple):
@@ -61,7 +63,7 @@ class Visitors:
     def of(self, headers: Mapping[bytes, bytes]) -> Visitor:
         """The visitor of a request; one without a good id cookie gets a new id where the source sets one."""
         values = tuple([headers.get(name) for name in self._read])
-        is_long = sum(map(len, filter(None, values))) > _REMEMBERED
+        is_long = sum(map(len, filter(None, values))) > _REMEMBERED_BYTES
         found = self._look(values) if is_long else self._remembered(values)
         if self._cookie is None or found.cookie_id is not None or found.is_anonymous:
             return found

@@ -5,6 +5,7 @@ What becomes of failures is in transform.py, what an enrichment does in its fold
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -130,12 +131,28 @@ def _put_in_place(rows: pl.DataFrame, source: str, made: pl.DataFrame) -> pl.Ser
         column = rows.get_column(source.removeprefix(COLUMN))
         return made.get_column("new").zip_with(is_replaced, column).alias(column.name)
     name, *path = source.split(".")
-    column, at = rows.get_column(name), is_replaced.arg_true()
+    column = rows.get_column(name)
+    # Of equal keys the first counts: behind one that holds nothing another may hide a value, which is taken out.
+    may_hide = column.str.contains_any([json.dumps(path[-1], ensure_ascii=False), "\\"]).fill_null(False)
+    suspects = made.select(pl.col("wanted") & pl.col("old").is_null() & may_hide).to_series().arg_true()
+    hiding = [row for row, text in zip(suspects, column.gather(suspects), strict=True) if _has_equal_keys(text)]
+    at = pl.concat([is_replaced.arg_true(), pl.Series(hiding, dtype=suspects.dtype)])
     value = pl.col("new")
     for key in reversed(path):
         value = pl.struct(value.alias(key))
     patched = made.select(patch=value.struct.json_encode()).get_column("patch").gather(at)
     return column.scatter(at, json_paths.merge_patch(pl.DataFrame([column.gather(at).alias("text"), patched]), "text", "patch"))
+
+
+def _has_equal_keys(text: str) -> bool:
+    """Whether an object of a JSON text, at any depth, has a key twice."""
+    counts: list[tuple[int, int]] = []
+
+    def count(pairs: list[tuple[str, object]]) -> None:
+        counts.append((len(pairs), len({key for key, _ in pairs})))
+
+    json.loads(text, object_pairs_hook=count, parse_int=str, parse_float=str)  # as texts: of numbers nothing is asked
+    return any(every != different for every, different in counts)
 
 
 def _wanted(when: When, rows: pl.DataFrame, inputs: Mapping[str, pl.Series]) -> pl.Series:

@@ -47,11 +47,25 @@ def test_a_pseudonym_takes_the_place_of_ids_and_of_values_deep_in_objects() -> N
     assert not any(value in text for value in ("ann", "T-1", "bob"))
 
 
-def test_a_key_that_stands_twice_leaves_neither_value() -> None:
-    rows = raw({"properties": '{"price":1,"mail":"first","mail":"second"}'})
-    text = batch(rows, pseudonym("m", "properties.mail")).enriched.write_csv()
+@pytest.mark.parametrize(
+    "traits",
+    [
+        '{"tax":{"mail":"first"},"tax":{"mail":"second"}}',
+        '{"tax":{"mail":"first","mail":"second"}}',
+        '{"tax":{"mail":null,"mail":"second"}}',
+        '{"tax":"none","tax":{"mail":"second"}}',
+        '{"tax":null,"tax":{"m\\u0061il":"second"}}',
+    ],
+)
+def test_a_key_that_stands_twice_hides_no_value(traits: str) -> None:
+    text = batch(raw({"traits": traits}), pseudonym("m", "traits.tax.mail")).enriched.write_csv()
     assert "first" not in text
     assert "second" not in text
+
+
+@pytest.mark.parametrize("traits", ['{"tax":"none","mail":"own"}', '{"tax":{"mail":null},"age":1.50}', '{"tax":[{"mail":"x"}]}'])
+def test_an_object_without_the_value_stays_byte_for_byte(traits: str) -> None:
+    assert batch(raw({"traits": traits}), pseudonym("m", "traits.tax.mail")).enriched["traits"].to_list() == [traits]
 
 
 def test_entries_that_stand_later_still_read_the_value_and_a_condition_leaves_others_alone() -> None:
