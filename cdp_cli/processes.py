@@ -20,6 +20,7 @@ STOP_SECONDS = 8.0
 """A program that has not stopped by itself after this long is killed."""
 _KEPT_LINES = 40
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -52,7 +53,7 @@ class Program:
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=_begin,
         )
         self._listener = threading.Thread(target=self._listen, name=f"listen-{name}", daemon=True)
         self._listener.start()
@@ -117,8 +118,14 @@ class Program:
             self._changed.notify_all()
 
 
-def _end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the process that started this one is gone, however it went."""
+def _begin() -> None:
+    """Have the kernel send SIGTERM when the process that started this one is gone, however it went, and let that end it.
+
+    A program inherits what its parent ignores: SIGINT in a script's background, and with it SIGTERM where Dagster ran in the parent.
+    """
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     if sys.platform == "linux":
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -138,15 +145,10 @@ def stop_all(programs: Sequence[Program], seconds: float = STOP_SECONDS) -> None
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it SIGTERM and a closed terminal are as Ctrl-C: KeyboardInterrupt.
-
-    Also where SIGINT was ignored, as in a script's background: programs started inside would inherit that, and Dagster would then
-    ignore SIGTERM too.
-    """
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    """Within it SIGTERM and a closed terminal are as Ctrl-C: KeyboardInterrupt. Also where they were ignored, as in a script's background."""
+    before = [signal.signal(number, signal.default_int_handler) for number in _STOPS]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(_STOPS, before, strict=True):
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

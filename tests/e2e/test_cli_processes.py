@@ -95,8 +95,18 @@ def test_programs_do_not_outlive_a_parent_that_was_killed() -> None:
     assert is_gone(child)
 
 
+def test_nor_when_they_would_inherit_that_sigterm_is_ignored_or_blocked() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        test_programs_do_not_outlive_a_parent_that_was_killed()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGTERM, before)
+
+
 def is_gone(pid: int) -> bool:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 10
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not is_alive(pid)
