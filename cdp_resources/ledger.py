@@ -2,7 +2,7 @@
 
 An intent is on disk before its request leaves, the outcome after the answer; acknowledged means recorded here. Delivery is at
 least once: what was under way at a crash counts as uncertain (`payload_hash` null) and is sent again, with the same idempotency
-key as long as the same rows are still wanted. One sync has one writer at a time (activation.py holds the lock).
+key as long as the same rows are still wanted and none was told to wait. One sync has one writer at a time (activation.py holds the lock).
 """
 
 from __future__ import annotations
@@ -226,7 +226,8 @@ class Ledger:
             for row, outcome in rows
             if outcome.attempts  # a row that was never sent has nothing to log, and a destination may be down for days
         )
-        if len(uncertain) == len(rows):
+        # Where a request was taken and a row left waiting, a destination that remembers answers would say so to this key for ever.
+        if len(uncertain) == len(rows) and not any(outcome.is_answered for outcome in outcomes):
             connection.execute("UPDATE intents SET state = 'uncertain' WHERE id = ?", (intent.number,))
         else:
             connection.execute("DELETE FROM intent_rows WHERE intent = ?", (intent.number,))

@@ -60,6 +60,8 @@ class RowOutcome(NamedTuple):
     status: Literal["delivered", "refused", "uncertain", "pending"]
     attempts: int
     reason: str | None = None
+    is_answered: bool = False
+    """The destination took the request and said that this record waits, or nothing of it: it may repeat that to the same idempotency key."""
 
 
 class SyncStoppedError(RuntimeError):

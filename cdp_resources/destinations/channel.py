@@ -94,17 +94,18 @@ class HttpChannel:
         kinds = {verdict.kind for verdict in verdicts.values()}
         if kinds == {"refused"} and len(rows) > 1 and len(verdicts) == len(rows) and 400 <= answer.status <= 499:
             return self._bisect(batch, rows, found, attempts)
+        is_taken = 200 <= answer.status <= 299
         again: list[Change] = []
         for row in rows:
             verdict = verdicts.get(row.key)
             if verdict is None:
-                found[row.key] = RowOutcome(row.key, "uncertain", attempts, "no_verdict")
+                found[row.key] = RowOutcome(row.key, "uncertain", attempts, "no_verdict", is_taken)
             elif verdict.kind == "delivered" or verdict.kind == "refused":
                 found[row.key] = self._final(row.key, verdict, attempts)
-            elif verdict.kind == "retry" and 200 <= answer.status <= 299 and attempts < self._max_attempts:
+            elif verdict.kind == "retry" and is_taken and attempts < self._max_attempts:
                 again.append(row)
             else:
-                found[row.key] = RowOutcome(row.key, unanswered, attempts, verdict.reason)
+                found[row.key] = RowOutcome(row.key, unanswered, attempts, verdict.reason, is_taken)
         if not again:
             return None
         self._sender.pause(attempts)

@@ -104,6 +104,15 @@ def test_what_was_under_way_at_a_crash_is_uncertain_and_has_its_key_again(tmp_pa
         assert ledger.sync_runs()["status"].to_list() == ["interrupted", "running"]
 
 
+def test_a_batch_of_which_a_row_was_told_to_wait_gets_a_new_key(ledger: Ledger) -> None:
+    run = begin(ledger)
+    for is_answered in (False, True):
+        [intent] = ledger.record_intents(run, [("upsert", [change("a", 2)])], NOON)
+        ledger.record_outcomes(run, [(intent, [RowOutcome("a", "uncertain", 2, "locked", is_answered)])], NOON)
+    assert acknowledged(ledger) == {"a": None}
+    assert [each.number for each in ledger.unresolved(run)] == [intent.number - 1]
+
+
 def test_a_batch_that_has_lost_a_row_to_erasure_is_not_taken_up_again(ledger: Ledger) -> None:
     run = begin(ledger)
     ledger.record_intents(run, [("upsert", [change("a", 2), change("b", 3)])], NOON)

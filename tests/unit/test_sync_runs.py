@@ -202,6 +202,18 @@ def test_an_uncertain_record_that_is_no_longer_wanted_is_removed(world: World) -
     assert world.at_vendor() == people(2)
 
 
+def test_a_vendor_that_remembers_to_have_said_later_is_not_asked_so_for_ever(world: World) -> None:
+    world.limits = LIMITS.model_copy(update={"max_attempts": 1})
+    [key] = people(1)
+    world.vendor.control(drop_share=1.0, later_keys=(key,), later_count=1)
+    assert world.run(people(1)).counts.uncertain == 1
+    world.vendor.control(drop_share=0.0)
+    again = world.run(people(1))
+    assert (again.resumed, again.counts.uncertain) == (1, 1)
+    assert world.run(people(1)).status == "done"
+    assert world.at_vendor() == people(1)
+
+
 def test_an_uncertain_batch_keeps_its_key_while_the_vendor_is_away(world: World) -> None:
     world.limits = LIMITS.model_copy(update={"max_attempts": 1})
     world.vendor.control(drop_share=1.0)
