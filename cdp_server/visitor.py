@@ -22,7 +22,7 @@ _KEPT_LENGTH = 1024
 """Characters of a kept header or cookie; what is longer is cut."""
 _ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
 _DAY = 86_400
-_REMEMBERED = 4_096
+REMEMBERED = 4_096
 """Senders whose headers are not read anew each time."""
 _REMEMBERED_BYTES = 4_096
 """Longest headers that are remembered, so that all senders take at most some 16 MB."""
@@ -58,7 +58,7 @@ class Visitors:
         self._attributes = "" if self._cookie is None else _attributes(self._cookie)
         read = (b"sp-anonymous", b"dnt", b"sec-gpc", b"x-ip-policy", *([b"cookie"] if names else []))
         self._read = tuple(dict.fromkeys((*read, *(sent for _, sent in self._kept))))
-        self._remembered = lru_cache(maxsize=_REMEMBERED)(self._look)
+        self._remembered = lru_cache(maxsize=REMEMBERED)(self._look)
 
     def of(self, headers: Mapping[bytes, bytes]) -> Visitor:
         """The visitor of a request; one without a good id cookie gets a new id where the source sets one."""

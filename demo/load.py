@@ -13,10 +13,10 @@ import resource
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, cycle
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal, cast
@@ -32,10 +32,11 @@ from cdp_resources.secrets import SecretRef
 from cdp_server.config import DebugConfig, ServerConfig, SourceEntry
 from cdp_server.http import Receive, Scope, Send
 from cdp_server.server import serve, serve_app
+from cdp_server.visitor import REMEMBERED
 
 WRITE_KEY = "load"
 _SUCCESS = b'{"success": true}'
-_DISTINCT_REQUESTS = 256
+_DISTINCT_MESSAGES = 256
 _START_SECONDS = 30.0
 _HEADERS = {
     "Origin": "https://shop.example",
@@ -43,10 +44,8 @@ _HEADERS = {
     "Accept-Language": "en-GB,en;q=0.9",
     "Sec-CH-UA": '"Chromium";v="142", "Not_A Brand";v="99"',
     "Sec-CH-UA-Platform": '"Linux"',
-    "X-Forwarded-For": "203.0.113.7",
-    "Cookie": "cdp_id=3f0a6c1e-8f0b-4b55-9d0c-1a2b3c4d5e6f; _ga=GA1.1.1234567890.1700000000; _fbp=fb.1.1700000000000.1234567890",
 }
-"""What a browser says besides, behind a proxy."""
+"""What a browser says besides."""
 Server = Literal["bare", "collector", "everything"]
 """`everything`: the collector with all on that a source and its surroundings can have, under requests as browsers send them."""
 Kind = Literal["single", "batch"]
@@ -114,29 +113,43 @@ def event(random_: random.Random) -> dict[str, object]:
     }
 
 
-def requests_of(kind: Kind, events_per_batch: int, seed: int = 0, *, from_browser: bool = False) -> list[bytes]:
-    """Whole HTTP requests with different messages; with all headers of a browser when wanted."""
+def requests_of(kind: Kind, events_per_batch: int, seed: int = 0, *, from_browser: bool = False) -> list[tuple[bytes, bytes]]:
+    """Heads and bodies of HTTP requests with different messages; with all headers of browsers behind a proxy when wanted.
+
+    Those are of three times as many visitors as a collector remembers, each with cookies and an address of its own, so that what is measured is
+    a collector that knows none of them. Their messages repeat.
+    """
     random_ = random.Random(seed)
-    besides = "".join(f"{name}: {value}\r\n" for name, value in _HEADERS.items()) if from_browser else ""
-    made = []
-    for _ in range(_DISTINCT_REQUESTS):
+    heads, bodies = list[str](), list[bytes]()
+    for _ in range(_DISTINCT_MESSAGES):
         if kind == "single":
             path, body = "/v1/track", json.dumps(event(random_), separators=(",", ":"))
         else:
             batch = [event(random_) for _ in range(events_per_batch)]
             path, body = "/v1/batch", json.dumps({"batch": batch, "sentAt": "2026-11-22T18:00:01.000Z"}, separators=(",", ":"))
-        head = (
+        heads.append(
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic bG9hZDo=\r\nContent-Type: application/json\r\n"
-            f"User-Agent: load\r\n{besides}Content-Length: {len(body)}\r\n\r\n"
+            f"User-Agent: load\r\nContent-Length: {len(body)}\r\n"
         )
-        made.append((head + body).encode())
-    return made
+        bodies.append(body.encode())
+    visitors = [_visitor(random_) for _ in range(3 * REMEMBERED)] if from_browser else [""] * _DISTINCT_MESSAGES
+    return [
+        (f"{head}{visitor}\r\n".encode(), body)
+        for head, body, visitor in zip(cycle(heads), cycle(bodies), visitors, strict=False)
+    ]
+
+
+def _visitor(random_: random.Random) -> str:
+    """The headers of one visitor's browser and of the proxy before the collector."""
+    cookies = f"cdp_id={uuid.UUID(int=random_.getrandbits(128))}; _ga=GA1.1.{random_.getrandbits(31)}.1700000000; _fbp=fb.1.1700000000000.{random_.getrandbits(31)}"
+    said = _HEADERS | {"X-Forwarded-For": f"203.0.113.{random_.randrange(256)}", "Cookie": cookies}
+    return "".join(f"{name}: {value}\r\n" for name, value in said.items())
 
 
 class _Sender(asyncio.Protocol):
     """One connection that sends the next request when the answer to the last is whole."""
 
-    def __init__(self, requests: list[bytes], first: int, latencies: list[float]) -> None:
+    def __init__(self, requests: Sequence[tuple[bytes, bytes]], first: int, latencies: list[float]) -> None:
         self._requests = requests
         self._next = first
         self._latencies = latencies
@@ -153,7 +166,8 @@ class _Sender(asyncio.Protocol):
     def _send(self) -> None:
         assert self._transport is not None
         self._sent_at = time.perf_counter()
-        self._transport.write(self._requests[self._next % len(self._requests)])
+        head, body = self._requests[self._next % len(self._requests)]
+        self._transport.write(head + body)
         self._next += 1
 
     def data_received(self, data: bytes) -> None:
@@ -173,10 +187,13 @@ class _Sender(asyncio.Protocol):
             self._transport.close()
 
 
-async def _drive(port: int, requests: list[bytes], connections: int, seconds: float) -> tuple[float, list[float], int]:
+async def _drive(
+    port: int, requests: Sequence[tuple[bytes, bytes]], connections: int, seconds: float
+) -> tuple[float, list[float], int]:
     loop = asyncio.get_running_loop()
     latencies: list[float] = []
-    senders = [_Sender(requests, number * 7, latencies) for number in range(connections)]
+    # Spread evenly: no two send the same request within a while.
+    senders = [_Sender(requests, number * len(requests) // connections, latencies) for number in range(connections)]
     for sender in senders:
         await loop.create_connection(lambda sender=sender: sender, "127.0.0.1", port)  # type: ignore[misc]
     await asyncio.sleep(min(0.5, seconds / 4))
@@ -193,7 +210,10 @@ async def _drive(port: int, requests: list[bytes], connections: int, seconds: fl
     return elapsed, measured, sum(sender.failures for sender in senders)
 
 
-def _send_load(answer: Connection, port: int, requests: list[bytes], connections: int, seconds: float) -> None:
+def _send_load(
+    answer: Connection, port: int, kind: Kind, events_per_batch: int, from_browser: bool, connections: int, seconds: float
+) -> None:
+    requests = requests_of(kind, events_per_batch, from_browser=from_browser)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         answer.send(runner.run(_drive(port, requests, connections, seconds)))
 
@@ -290,10 +310,9 @@ def measure(
     from_browser: bool = False,
 ) -> Rate:
     """Start one server, load it for `seconds` and stop it. `inbox` is a folder to fill. Raises TimeoutError."""
-    requests = requests_of(kind, events_per_batch, from_browser=from_browser)
     with _process(_SERVE[server], inbox) as (process, pipe):
         port = _receive(pipe, _START_SECONDS)
-        with _process(_send_load, port, requests, connections, seconds) as (_, load):
+        with _process(_send_load, port, kind, events_per_batch, from_browser, connections, seconds) as (_, load):
             answer = _receive(load, seconds + _START_SECONDS)
         process.terminate()
         cpu = _receive(pipe, _START_SECONDS)

@@ -32,7 +32,8 @@ def test_with_everything_on_headers_cookies_and_addresses_are_kept(tmp_path: Pat
     request = json.loads(lines[0]["request"])
     assert set(request["headers"]) == {"accept-language", "referer", "sec-ch-ua", "sec-ch-ua-platform"}
     assert set(request["cookies"]) == {"_ga", "_fbp"}
-    assert {line["ip"] for line in lines} == {"203.0.113.7"}
+    assert all(line["ip"].startswith("203.0.113.") for line in lines)
+    assert len({line["request"] for line in lines}) > 1
 
 
 @pytest.mark.slow
