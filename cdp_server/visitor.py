@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
 from typing import Literal, NamedTuple
@@ -20,6 +20,9 @@ from cdp_assets.raw_events.spec import HttpSource
 
 _KEPT_LENGTH = 1024
 """Characters of a kept header or cookie; what is longer is cut."""
+_ASKING = (b"sp-anonymous", b"dnt", b"sec-gpc", b"x-ip-policy")
+"""Headers by which a sender asks for less."""
+_POLICIES: dict[bytes, Literal["shortened", "removed"]] = {b"remove": "removed", b"striplastoctet": "shortened"}
 _ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
 _DAY = 86_400
 REMEMBERED = 4_096
@@ -50,53 +53,68 @@ class Visitors:
 
     def __init__(self, spec: HttpSource) -> None:
         self._signals, self._cookie = spec.signals, spec.id_cookie
-        self._kept = [(name, name.encode()) for name in spec.keep_headers]
-        self._kept_cookies = spec.keep_cookies
+        self._kept_headers, self._kept_cookies = spec.keep_headers, spec.keep_cookies
         own = () if self._cookie is None else (self._cookie.name,)
         names = "|".join(map(re.escape, (*spec.keep_cookies, *own)))
         self._cookies = re.compile(rf"(?:^|;)\s*({names})=([^;]*)") if names else None
         self._attributes = "" if self._cookie is None else _attributes(self._cookie)
-        read = (b"sp-anonymous", b"dnt", b"sec-gpc", b"x-ip-policy", *([b"cookie"] if names else []))
-        self._read = tuple(dict.fromkeys((*read, *(sent for _, sent in self._kept))))
+        kept = [name.encode() for name in spec.keep_headers]
+        self._read = (*_ASKING, *kept, *([b"cookie"] if names else []))
         self._remembered = lru_cache(maxsize=REMEMBERED)(self._look)
 
     def of(self, headers: Mapping[bytes, bytes]) -> Visitor:
         """The visitor of a request; one without a good id cookie gets a new id where the source sets one."""
-        values = tuple([headers.get(name) for name in self._read])
+        values = tuple(map(headers.get, self._read))
         is_long = sum(map(len, filter(None, values))) > _REMEMBERED_BYTES
         found = self._look(values) if is_long else self._remembered(values)
         if self._cookie is None or found.cookie_id is not None or found.is_anonymous:
             return found
-        return self._with_id(found, str(uuid.uuid4()))
+        cookie_id = str(uuid.uuid4())
+        return found._replace(cookie_id=cookie_id, set_cookie=self._set_cookie(cookie_id))
 
     def _look(self, values: tuple[bytes | None, ...]) -> Visitor:
-        headers = {name: value for name, value in zip(self._read, values, strict=True) if value is not None}
-        asked: set[Answer] = set()
-        if b"sp-anonymous" in headers:
-            asked.add(self._signals.sp_anonymous)
-        if headers.get(b"dnt") == b"1":
-            asked.add(self._signals.do_not_track)
-        if headers.get(b"sec-gpc") == b"1":
-            asked.add(self._signals.global_privacy_control)
-        is_anonymous = not asked.isdisjoint(("drop", "anonymous"))
-        policy = headers.get(b"x-ip-policy", b"").lower()
-        cookies = {} if is_anonymous or self._cookies is None else _cookies(headers.get(b"cookie", b""), self._cookies)
-        found = Visitor(
+        """Most visitors are new to a busy collector, so this is done once per request: whatever is not there is passed over early."""
+        sp_anonymous, do_not_track, privacy_control, policy = values[: len(_ASKING)]
+        is_anonymous = is_dropped = False
+        if sp_anonymous is not None or do_not_track == b"1" or privacy_control == b"1":
+            is_anonymous, is_dropped = self._asked(sp_anonymous is not None, do_not_track == b"1", privacy_control == b"1")
+        cookies: Mapping[str, str] = {}
+        if self._cookies is not None and not is_anonymous and (sent := values[-1]) is not None:
+            cookies = _cookies(sent, self._cookies)
+        cookie_id = None if self._cookie is None else cookies.get(self._cookie.name)
+        if cookie_id is not None and not _ID.fullmatch(cookie_id):
+            cookie_id = None
+        return Visitor(
             is_anonymous,
-            "drop" in asked,
-            "removed" if is_anonymous or policy == b"remove" else "shortened" if policy == b"striplastoctet" else "whole",
-            request=self._request(headers, cookies),
+            is_dropped,
+            "removed" if is_anonymous else "whole" if policy is None else _POLICIES.get(policy.lower(), "whole"),
+            cookie_id,
+            None if cookie_id is None else self._set_cookie(cookie_id),
+            self._request(values[len(_ASKING) :], cookies),
         )
-        value = None if self._cookie is None else cookies.get(self._cookie.name)
-        return self._with_id(found, value) if value is not None and _ID.fullmatch(value) else found
 
-    def _with_id(self, visitor: Visitor, cookie_id: str) -> Visitor:
+    def _asked(self, sp_anonymous: bool, do_not_track: bool, privacy_control: bool) -> tuple[bool, bool]:
+        """Whether a visitor who asks so is given no id, and whether nothing at all is stored."""
+        answers: set[Answer] = set()
+        if sp_anonymous:
+            answers.add(self._signals.sp_anonymous)
+        if do_not_track:
+            answers.add(self._signals.do_not_track)
+        if privacy_control:
+            answers.add(self._signals.global_privacy_control)
+        return not answers.isdisjoint(("drop", "anonymous")), "drop" in answers
+
+    def _set_cookie(self, cookie_id: str) -> bytes:
         assert self._cookie is not None
-        header = f"{self._cookie.name}={cookie_id}{self._attributes}".encode("ascii")
-        return visitor._replace(cookie_id=cookie_id, set_cookie=header)
+        return f"{self._cookie.name}={cookie_id}{self._attributes}".encode("ascii")
 
-    def _request(self, headers: Mapping[bytes, bytes], cookies: Mapping[str, str]) -> str | None:
-        said = {name: headers[sent].decode("latin-1")[:_KEPT_LENGTH] for name, sent in self._kept if sent in headers}
+    def _request(self, values: Iterable[bytes | None], cookies: Mapping[str, str]) -> str | None:
+        """`values` begin with those of the headers that are kept."""
+        said = {
+            name: value.decode("latin-1")[:_KEPT_LENGTH]
+            for name, value in zip(self._kept_headers, values, strict=False)
+            if value is not None
+        }
         held = {name: cookies[name][:_KEPT_LENGTH] for name in self._kept_cookies if name in cookies}
         if not (said or held):
             return None
