@@ -47,7 +47,7 @@ def _sent_at(value: object) -> str:
 def _fields(source: str, received_at: int, sent_at: object, type_: str | None, ip: str | None, line: int | None) -> str:
     return (
         f'{{"source":{_text(source)},"received_at":{received_at},"sent_at":{_sent_at(sent_at)},"type":{_text(type_)},'
-        f'"ip":{_text(ip)},"line":{"null" if line is None else line},'
+        f'"ip":{"null" if ip is None else _quoted(ip)},"line":{"null" if line is None else line},'
     )
 
 

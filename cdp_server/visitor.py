@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Literal, NamedTuple
 
@@ -20,15 +19,9 @@ from cdp_assets.raw_events.spec import HttpSource
 
 _KEPT_LENGTH = 1024
 """Characters of a kept header or cookie; what is longer is cut."""
-_ASKING = (b"sp-anonymous", b"dnt", b"sec-gpc", b"x-ip-policy")
-"""Headers by which a sender asks for less."""
 _POLICIES: dict[bytes, Literal["shortened", "removed"]] = {b"remove": "removed", b"striplastoctet": "shortened"}
 _ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
 _DAY = 86_400
-REMEMBERED = 4_096
-"""Senders whose headers are not read anew each time."""
-_REMEMBERED_BYTES = 4_096
-"""Longest headers that are remembered, so that all senders take at most some 16 MB."""
 
 
 class Visitor(NamedTuple):
@@ -49,72 +42,53 @@ class Visitor(NamedTuple):
 
 
 class Visitors:
-    """Reads that out of the headers. A browser says the same each time, so what was read of the last ones is remembered."""
+    """Reads that out of the headers. Nothing is remembered: to a busy collector most visitors are new, and cookies are theirs."""
 
     def __init__(self, spec: HttpSource) -> None:
         self._signals, self._cookie = spec.signals, spec.id_cookie
-        self._kept_headers, self._kept_cookies = spec.keep_headers, spec.keep_cookies
+        self._kept_headers = [(name, name.encode()) for name in spec.keep_headers]
+        self._kept_cookies = spec.keep_cookies
         own = () if self._cookie is None else (self._cookie.name,)
         names = "|".join(map(re.escape, (*spec.keep_cookies, *own)))
         self._cookies = re.compile(rf"(?:^|;)\s*({names})=([^;]*)") if names else None
         self._attributes = "" if self._cookie is None else _attributes(self._cookie)
-        kept = [name.encode() for name in spec.keep_headers]
-        self._read = (*_ASKING, *kept, *([b"cookie"] if names else []))
-        self._remembered = lru_cache(maxsize=REMEMBERED)(self._look)
 
     def of(self, headers: Mapping[bytes, bytes]) -> Visitor:
         """The visitor of a request; one without a good id cookie gets a new id where the source sets one."""
-        values = tuple(map(headers.get, self._read))
-        is_long = sum(map(len, filter(None, values))) > _REMEMBERED_BYTES
-        found = self._look(values) if is_long else self._remembered(values)
-        if self._cookie is None or found.cookie_id is not None or found.is_anonymous:
-            return found
-        cookie_id = str(uuid.uuid4())
-        return found._replace(cookie_id=cookie_id, set_cookie=self._set_cookie(cookie_id))
-
-    def _look(self, values: tuple[bytes | None, ...]) -> Visitor:
-        """Most visitors are new to a busy collector, so this is done once per request: whatever is not there is passed over early."""
-        sp_anonymous, do_not_track, privacy_control, policy = values[: len(_ASKING)]
-        is_anonymous = is_dropped = False
-        if sp_anonymous is not None or do_not_track == b"1" or privacy_control == b"1":
-            is_anonymous, is_dropped = self._asked(sp_anonymous is not None, do_not_track == b"1", privacy_control == b"1")
+        is_anonymous, is_dropped = self._asked(headers)
         cookies: Mapping[str, str] = {}
-        if self._cookies is not None and not is_anonymous and (sent := values[-1]) is not None:
+        if self._cookies is not None and not is_anonymous and (sent := headers.get(b"cookie")) is not None:
             cookies = _cookies(sent, self._cookies)
-        cookie_id = None if self._cookie is None else cookies.get(self._cookie.name)
-        if cookie_id is not None and not _ID.fullmatch(cookie_id):
-            cookie_id = None
+        cookie_id = set_cookie = None
+        if self._cookie is not None and not is_anonymous:
+            cookie_id = cookies.get(self._cookie.name)
+            if cookie_id is None or not _ID.fullmatch(cookie_id):
+                cookie_id = str(uuid.uuid4())
+            set_cookie = f"{self._cookie.name}={cookie_id}{self._attributes}".encode("ascii")
+        policy = headers.get(b"x-ip-policy")
         return Visitor(
             is_anonymous,
             is_dropped,
             "removed" if is_anonymous else "whole" if policy is None else _POLICIES.get(policy.lower(), "whole"),
             cookie_id,
-            None if cookie_id is None else self._set_cookie(cookie_id),
-            self._request(values[len(_ASKING) :], cookies),
+            set_cookie,
+            self._request(headers, cookies),
         )
 
-    def _asked(self, sp_anonymous: bool, do_not_track: bool, privacy_control: bool) -> tuple[bool, bool]:
-        """Whether a visitor who asks so is given no id, and whether nothing at all is stored."""
-        answers: set[Answer] = set()
-        if sp_anonymous:
-            answers.add(self._signals.sp_anonymous)
-        if do_not_track:
-            answers.add(self._signals.do_not_track)
-        if privacy_control:
-            answers.add(self._signals.global_privacy_control)
-        return not answers.isdisjoint(("drop", "anonymous")), "drop" in answers
+    def _asked(self, headers: Mapping[bytes, bytes]) -> tuple[bool, bool]:
+        """Whether the sender asks for no id, and whether for nothing to be stored at all."""
+        answers: list[Answer] = []
+        if b"sp-anonymous" in headers:
+            answers.append(self._signals.sp_anonymous)
+        if headers.get(b"dnt") == b"1":
+            answers.append(self._signals.do_not_track)
+        if headers.get(b"sec-gpc") == b"1":
+            answers.append(self._signals.global_privacy_control)
+        is_dropped = "drop" in answers
+        return is_dropped or "anonymous" in answers, is_dropped
 
-    def _set_cookie(self, cookie_id: str) -> bytes:
-        assert self._cookie is not None
-        return f"{self._cookie.name}={cookie_id}{self._attributes}".encode("ascii")
-
-    def _request(self, values: Iterable[bytes | None], cookies: Mapping[str, str]) -> str | None:
-        """`values` begin with those of the headers that are kept."""
-        said = {
-            name: value.decode("latin-1")[:_KEPT_LENGTH]
-            for name, value in zip(self._kept_headers, values, strict=False)
-            if value is not None
-        }
+    def _request(self, headers: Mapping[bytes, bytes], cookies: Mapping[str, str]) -> str | None:
+        said = {name: headers[sent].decode("latin-1")[:_KEPT_LENGTH] for name, sent in self._kept_headers if sent in headers}
         held = {name: cookies[name][:_KEPT_LENGTH] for name in self._kept_cookies if name in cookies}
         if not (said or held):
             return None
