@@ -160,6 +160,7 @@ def measure_identity(home: Home, edges: int, seed: int, say: Say) -> dict[str, A
     """The solver alone, and a build of the whole layer, on a synthetic graph."""
     given: dict[str, Any] = {"home": str(home.root), "edges": edges, "seed": seed, "as_of": LAST_AT.isoformat()}
     say(f"identity: solving {edges:,} edges")
+    spend("identity_input", patience(edges), **given)
     solved = spend("identity_solve", patience(edges), **given)
     say("identity: writing the graph as tables")
     made = spend("identity_tables", patience(edges), **given)

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from cdp_assets import pipeline
 from cdp_assets.attribution import layer as attribution
 from cdp_assets.consent import layer as consent
@@ -105,10 +107,22 @@ def identity_tables(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return as_json(charge(work, run.home.lake))
 
 
+def identity_input(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Files of what the solver is given; making it takes more memory than solving it."""
+    home = Home(Path(given["home"]))
+
+    def work() -> None:
+        nodes, edges = graph(given["edges"], given["seed"]).solver_input()
+        nodes.write_ipc(home.root / "nodes.arrow", compression="zstd")
+        edges.write_ipc(home.root / "edges.arrow", compression="zstd")
+
+    return as_json(charge(work, home.root))
+
+
 def identity_solve(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The solver alone, on a graph in memory."""
     run = run_of(given)
-    nodes, edges = graph(given["edges"], given["seed"]).solver_input()
+    nodes, edges = (pl.read_ipc(run.home.root / f"{name}.arrow") for name in ("nodes", "edges"))
 
     def work() -> Mapping[str, int]:
         found = solve(nodes, edges, run.project.identity)
@@ -178,6 +192,7 @@ STEPS: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
     "update_all": update_all,
     "floor": floor,
     "identity_tables": identity_tables,
+    "identity_input": identity_input,
     "identity_solve": identity_solve,
     "state": state,
 }
