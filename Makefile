@@ -1,5 +1,5 @@
 # Every target sets up .venv first, from nothing but Python 3.11 and a package index.
-.PHONY: demo test dev lint bench soak docs install
+.PHONY: demo test explore dev lint bench soak docs install
 .NOTPARALLEL:
 
 BIN := .venv/bin
@@ -12,6 +12,9 @@ test: install ## every test but the soaks; ARGS='tests/unit -k identity' for som
 	@.ci/sdks
 	@.ci/install-test-servers
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope -m "not soak" $(ARGS)
+
+explore: install ## the property tests on new examples; those of `make test` are always the same
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope --hypothesis-profile=default tests/property $(ARGS)
 
 dev: install ## collector, Dagster UI and a stand-in vendor in one terminal, until Ctrl-C
 	$(BIN)/cdp dev $(ARGS)

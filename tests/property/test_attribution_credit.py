@@ -35,7 +35,7 @@ Row = dict[str, Any]
 VALUES = [0, 1, -1, 2, 7, 99, 100, -100, 1001, 2**43, 2**43 + 1, 2**53 + 1, LARGEST, -LARGEST]
 History = tuple[list[Row], list[Row]]
 
-quick = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=100, deadline=None)
 values = st.one_of(st.sampled_from(VALUES), st.integers(-LARGEST, LARGEST))
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cdp_server.request_head import HEAD_BYTES, TARGET_BYTES
 from tests.server.conftest import Server
 
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 BODY = b'{"type":"page","name":"p","userId":"u"}'
 START = b"POST /v1/page HTTP/1.1\r\nHost: x\r\nAuthorization: Basic d2ViLWtleTo=\r\nContent-Length: %d\r\n" % len(BODY)
 
