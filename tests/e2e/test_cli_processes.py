@@ -87,7 +87,7 @@ time.sleep(60)
 """
 
 
-def test_programs_do_not_outlive_a_parent_that_was_killed() -> None:
+def assert_no_program_outlives_its_killed_parent() -> None:
     program = Program("parent", ["-c", PARENT], {})
     child = int(program.wait_for(r"child (\d+)", 20)[1])
     assert is_alive(child)
@@ -95,11 +95,15 @@ def test_programs_do_not_outlive_a_parent_that_was_killed() -> None:
     assert is_gone(child)
 
 
-def test_nor_when_they_would_inherit_that_sigterm_is_ignored_or_blocked() -> None:
+def test_programs_do_not_outlive_a_parent_that_was_killed() -> None:
+    assert_no_program_outlives_its_killed_parent()
+
+
+def test_programs_that_would_inherit_that_sigterm_is_ignored_and_blocked_do_not_either() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     try:
-        test_programs_do_not_outlive_a_parent_that_was_killed()
+        assert_no_program_outlives_its_killed_parent()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         signal.signal(signal.SIGTERM, before)
