@@ -28,11 +28,8 @@ from cdp_server.group_commit import GroupCommit, NoRoomError, NotWrittenError, O
 from cdp_server.http import HttpError, Receive, Route, Scope, Send
 from cdp_server.metrics import Metrics
 from cdp_server.rate import TokenBucket
+from cdp_server.success import succeed
 
-_SUCCESS = b'{"success": true}'
-_SUCCESS_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_SUCCESS))]
-_SUCCESS_START = {"type": "http.response.start", "status": 200, "headers": _SUCCESS_HEADERS}
-_SUCCESS_BODY = {"type": "http.response.body", "body": _SUCCESS}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NO_KEY = "no write key: Basic authorization, X-Write-Key, writeKey in the body, or ?writeKey="
@@ -313,14 +310,6 @@ class _BatchCall:
             )
         await self._collector.commit(call, lines, count - refused, refused)
         return await succeed(send, call)
-
-
-async def succeed(send: Send, call: Call) -> int:
-    """Say that everything is on disk."""
-    is_plain = call.origin is None and call.visitor.set_cookie is None
-    await send(_SUCCESS_START if is_plain else {**_SUCCESS_START, "headers": [*_SUCCESS_HEADERS, *call.answer_headers()]})
-    await send(_SUCCESS_BODY)
-    return 200
 
 
 def _enabled(entry: SourceEntry) -> SourceEntry:

@@ -10,11 +10,12 @@ import json
 from cdp_resources.protocols import UnreadableError
 from cdp_resources.protocols.ga4 import findings, mapped, read
 from cdp_server.body import ClientGoneError
-from cdp_server.collector import Collector, query_value, succeed
+from cdp_server.collector import Collector, query_value
 from cdp_server.config import ServerConfig, SourceEntry
 from cdp_server.http import HttpError, Receive, Route, Scope, Send, respond_json
 from cdp_server.mapped import store
 from cdp_server.protocols import Routes
+from cdp_server.success import succeed
 
 
 def routes(collector: Collector, _config: ServerConfig) -> Routes:

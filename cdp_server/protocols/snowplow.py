@@ -11,11 +11,12 @@ from cdp_resources.protocols import UnreadableError
 from cdp_resources.protocols.snowplow import app_id, event_in, events, mapped
 from cdp_server.body import ClientGoneError
 from cdp_server.call import Call
-from cdp_server.collector import Collector, succeed
+from cdp_server.collector import Collector
 from cdp_server.config import ServerConfig, SourceEntry
 from cdp_server.http import HttpError, Receive, Route, Scope, Send, header, respond
 from cdp_server.mapped import PIXEL, PIXEL_HEADERS, store
 from cdp_server.protocols import Routes
+from cdp_server.success import succeed
 
 
 def routes(collector: Collector, _config: ServerConfig) -> Routes:
