@@ -137,6 +137,9 @@ def _changes(run: Run, source: str, declared: DatabaseSource, spec: ReplicationS
                 if batch := run.inbox.add_batch(window.lines, now):
                     batches.append(batch.batch_id)
                     run.checkpoint("batch of changes")
+                began = msgspec.structs.replace(began, taken_to=window.end_lsn)
+                landing.land([], msgspec.to_builtins(began))
+                run.checkpoint("place in the log")
                 slot.advance(window)
                 taken.update(window.taken)
                 refused.update(window.refused)
@@ -164,6 +167,7 @@ def _begun(
     began = msgspec.convert(position, snapshot.Began) if position else None
     if slot.is_there():
         began = began or kept(snapshot.Began(is_due=True, is_found=True), "found slot")
+        slot.check_let_go(began)
     elif began is None or began.is_due:
         began = kept(snapshot.Began(is_due=True), "slot that will be made")
     else:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from cdp_resources.inbox import Batch, Inbox
+from tests.server import replicating
 from tests.server.postgres import Postgres
 from tests.server.postgres import running as postgres_running
 
@@ -181,3 +182,10 @@ def postgres_server() -> Iterator[Postgres]:
     """One PostgreSQL server for all tests; each makes what it needs there and drops it."""
     with postgres_running() as found:
         yield found
+
+
+@pytest.fixture
+def postgres(postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgres]:
+    """The server with the published table that tests of replication follow."""
+    with replicating.orders(postgres_server, monkeypatch) as server:
+        yield server

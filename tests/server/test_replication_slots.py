@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +18,9 @@ from cdp_resources.secrets import SecretRef
 from cdp_resources.sources.database import connection
 from tests.server.postgres import Postgres
 from tests.server.pulling import counted, stored
-from tests.server.replicating import StopError, as_stored, as_told, following, insert, orders, taken
+from tests.server.replicating import StopError, as_stored, as_told, following, insert, taken
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def postgres(postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgres]:
-    with orders(postgres_server, monkeypatch) as server:
-        yield server
 
 
 def test_without_the_folder_of_states_changes_that_wait_are_told_once_each(postgres: Postgres, tmp_path: Path) -> None:
@@ -37,6 +31,28 @@ def test_without_the_folder_of_states_changes_that_wait_are_told_once_each(postg
     shutil.rmtree(run.home.pulls)
     assert taken(run).taken == 3
     assert as_told(run) == as_stored(postgres)
+
+
+def test_a_restored_copy_that_lacks_what_the_slot_let_go_says_so_and_takes_nothing(postgres: Postgres, tmp_path: Path) -> None:
+    postgres.execute(insert(1))
+    run = following(tmp_path / "home")
+    taken(run)
+    postgres.execute(insert(2))
+    assert taken(run).taken == 1
+    shutil.copytree(run.home.root, tmp_path / "backup")
+    assert taken(run).failure is None
+    postgres.execute(insert(3))
+    assert taken(run).taken == 1
+    postgres.execute(insert(4))
+    shutil.rmtree(run.home.root)
+    shutil.move(tmp_path / "backup", run.home.root)
+    for _ in range(2):
+        done = taken(run)
+        assert "slot cdp has let go of changes that are not in this inbox" in (done.failure or "")
+        assert done.batches == ()
+    renamed = following(tmp_path / "home", slot="cdp_2")
+    assert taken(renamed).failure is None
+    assert {each["properties"]["order_id"] for each in stored(renamed)} == {"1", "2", "3", "4"}
 
 
 @pytest.mark.parametrize("killed_at", ["", "found slot", "rows"])

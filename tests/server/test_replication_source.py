@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,15 +13,9 @@ from cdp_assets.raw_events import pulling
 from cdp_resources.sources.database import replication, snapshot
 from tests.server.postgres import Postgres
 from tests.server.pulling import counted, stored
-from tests.server.replicating import ORDERS, StopError, as_stored, as_told, drop_slot, following, insert, orders, taken
+from tests.server.replicating import ORDERS, StopError, as_stored, as_told, drop_slot, following, insert, taken
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def postgres(postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgres]:
-    with orders(postgres_server, monkeypatch) as server:
-        yield server
 
 
 def test_inserts_updates_and_deletes_become_events_in_the_order_of_their_commits(postgres: Postgres, tmp_path: Path) -> None:
@@ -66,8 +59,9 @@ def test_what_is_rolled_back_or_not_committed_yet_is_no_event(postgres: Postgres
     assert [each["userId"] for each in stored(run)] == ["c3", "c1"]
 
 
+@pytest.mark.parametrize("killed_at", ["batch of changes", "place in the log"])
 def test_a_killed_reading_is_told_again_by_the_slot_and_adds_nothing_twice(
-    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
 ) -> None:
     monkeypatch.setattr(replication, "CHANGES", 10)
     run = following(tmp_path)
@@ -78,7 +72,7 @@ def test_a_killed_reading_is_told_again_by_the_slot_and_adds_nothing_twice(
     )
 
     def killed(place: str) -> None:
-        if place == "batch of changes":
+        if place == killed_at:
             raise StopError
 
     for _ in range(2):
@@ -210,7 +204,7 @@ def test_what_happens_while_the_rows_are_read_and_whatever_is_killed_is_told_onc
     def disturbed(place: str) -> None:
         """Between all steps: a row comes, one goes, one changes, and one comes that is committed only later."""
         passed[place] += 1
-        if place == "batch of changes" and passed[place] > 2:  # or it would never end
+        if place in ("batch of changes", "place in the log") and passed[place] > 2:  # or it would never end
             return
         number = 100 + 10 * passed.total()
         postgres.execute(
@@ -241,7 +235,7 @@ def test_what_happens_while_the_rows_are_read_and_whatever_is_killed_is_told_onc
     while taken(run).batches:
         pass
     assert as_told(run) == as_stored(postgres)
-    assert set(passed) == {*places, "batch of changes"}
+    assert set(passed) == {*places, "batch of changes", "place in the log"}
 
 
 @pytest.mark.parametrize("epoch", [0, 1 << 32])

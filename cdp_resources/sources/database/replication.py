@@ -106,6 +106,16 @@ class Slot:
             raise SourceUnavailableError(f"replication: slot {slot} has the plug-in {plugin}; pgoutput is read")
         return plugin is not None
 
+    def check_let_go(self, began: snapshot.Began) -> None:
+        """Raise SourceUnavailableError when the slot has let go of changes that were never taken here."""
+        told = sa.text("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = :slot")
+        place = self._connection.scalar(told, {"slot": self._declared.slot})
+        if began.taken_to is not None and place is not None and _number(str(place)) > began.taken_to:
+            raise SourceUnavailableError(
+                f"replication: slot {self._declared.slot} has let go of changes that are not in this inbox: it is an older copy of one that "
+                "took them, or another reader takes from the same slot; see docs/guides/add-a-source.md"
+            )
+
     def begin(self, began: snapshot.Began, patience: making.Patience) -> snapshot.Began:
         """Make the slot, and say what its first rows are to wait for. Raises SourceUnavailableError."""
         with told_safely():

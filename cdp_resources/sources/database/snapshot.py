@@ -58,6 +58,8 @@ class Began(msgspec.Struct, frozen=True):
     """The transactions that were open when the slot had just been made; None before that."""
     left_out: Moment | None = None
     """What of the log is in the rows; None where all of it is told."""
+    taken_to: int | None = None
+    """Place in the log before which everything is in the inbox, kept before the slot lets it go; None before the first time."""
 
 
 @dataclass(frozen=True)
