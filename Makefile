@@ -31,9 +31,10 @@ bench: install ## events per second, memory and bytes of this machine; ARGS='--e
 soak: install ## ten minutes of load with kills, restarts, a full disk and a clock that jumps: acknowledged is stored, exactly
 	$(BIN)/python -m pytest -m soak -s tests/e2e/test_soak.py $(ARGS)
 
-docs: install ## write docs/config.md, docs/schemas and docs/tables.md again from the code
+docs: install ## write docs/config.md, docs/schemas, docs/tables.md and docs/benchmarks.md again
 	$(BIN)/python -m cdp_cli.config_reference
 	$(BIN)/python -m cdp_cli.tables_reference
+	$(BIN)/python -m demo.bench.page
 
 install:
 	@.ci/install

@@ -1,24 +1,26 @@
 """Results as tables: for a terminal, and as docs/benchmarks.md.
 
-`python -m demo.bench.page RESULT.json…` prints the page; later files replace the parts that earlier ones have.
+`python -m demo.bench.page` writes the page from the results in docs/benchmarks, which `cdp bench --json` printed; what was measured later replaces what
+was measured before.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from cdp_resources.home import REPOSITORY
 from demo.bench.goals import MB, Verdict, floor_cpu, micros_per_event, ratio_to_floor, verdicts
 
 Json = Mapping[str, Any]
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
+RESULTS = REPOSITORY / "docs" / "benchmarks"
 _HEAD = """# Benchmarks
 
-<!-- Written by `python -m demo.bench.page` from the JSON of `cdp bench`; do not edit. -->
+<!-- Written by `python -m demo.bench.page` from docs/benchmarks, which is what `cdp bench --json` printed; do not edit. -->
 
 `cdp bench` measures the product beside what the same machine can do at least, in the same run: every layer in a process of its own, on seeded events of
 the demo shop (about 700 bytes each; the generator is `demo/bench/events.py`). Processor time is user and system time of the layer's process, without its
@@ -204,10 +206,11 @@ def merged(many: Sequence[Json]) -> dict[str, Any]:
     return found | ({"sizes": [sizes[events] for events in sorted(sizes)]} if sizes else {})
 
 
-def main() -> None:
-    """Print the page of the result files that the command line names."""
-    sys.stdout.write(page(merged([json.loads(Path(each).read_text("utf-8")) for each in sys.argv[1:]])))
+def kept_results() -> list[Json]:
+    """The results that the page shows, in the order in which they were measured."""
+    results = [json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")]
+    return sorted(results, key=lambda each: str(each["runs"][0]["at"]))
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(page(merged(kept_results())), encoding="utf-8")

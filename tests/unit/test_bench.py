@@ -25,7 +25,7 @@ from demo.bench.events import Load, fill
 from demo.bench.floor import write_floor
 from demo.bench.goals import Verdict, early_and_late, ratio_to_floor, verdicts
 from demo.bench.graph import graph
-from demo.bench.page import merged, page
+from demo.bench.page import PAGE, kept_results, merged, page
 from demo.bench.steps import LAYERS, shop_project
 
 HOUR = datetime(2026, 11, 22, 17, tzinfo=UTC)
@@ -295,3 +295,7 @@ def test_an_unknown_part_is_refused_with_the_choices() -> None:
     result = CliRunner().invoke(bench, ["--only", "speed"])
     assert result.exit_code == 2
     assert all(name in result.output for name in PARTS)
+
+
+def test_the_page_of_benchmarks_shows_the_results_that_are_kept() -> None:
+    assert PAGE.read_text("utf-8") == page(merged(kept_results())), "run: python -m demo.bench.page"
