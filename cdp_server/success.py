@@ -1,7 +1,7 @@
 """The answer that nearly every request gets. Its bytes are known before, so they go out in one piece where uvicorn's cycle allows it.
 
-uvicorn makes an answer of two ASGI messages, looks at each header with two regular expressions and writes twice: half of what a bare application
-costs in all. What this relies on of its cycle is compared with its own way in tests/server/test_success.py.
+uvicorn makes an answer of two ASGI messages, looks at each header with two regular expressions and writes twice, which takes a quarter of what a bare
+application costs in all. What this relies on of its cycle is compared with its own way in tests/server/test_success.py.
 """
 
 from __future__ import annotations
@@ -19,12 +19,8 @@ _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % 
 
 async def succeed(send: Send, call: Call) -> int:
     """Say that everything is on disk, readable for the page that asked, with the id cookie where there is one."""
-    set_cookie = call.visitor.set_cookie
-    if not _is_written(send, call.origin, set_cookie):
-        headers = [*_HEADERS, *cross_origin(call.origin)]
-        if set_cookie is not None:
-            headers.append((b"set-cookie", set_cookie))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if not _is_written(send, call.origin, call.visitor.set_cookie):
+        await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *call.answer_headers()]})
         await send({"type": "http.response.body", "body": _BODY})
     return 200
 
