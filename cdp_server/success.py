@@ -19,14 +19,14 @@ _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % 
 
 async def succeed(send: Send, call: Call) -> int:
     """Say that everything is on disk, readable for the page that asked, with the id cookie where there is one."""
-    if not _is_written(send, call.origin, call.visitor.set_cookie):
+    if not _wrote_at_once(send, call.origin, call.visitor.set_cookie):
         await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *call.answer_headers()]})
         await send({"type": "http.response.body", "body": _BODY})
     return 200
 
 
-def _is_written(send: Send, origin: bytes | None, set_cookie: bytes | None) -> bool:
-    """Write the answer as uvicorn would; False, and nothing done, where it would do more than write it, or refuse a header."""
+def _wrote_at_once(send: Send, origin: bytes | None, set_cookie: bytes | None) -> bool:
+    """Write the answer as uvicorn would, and say so; False, and nothing done, where it would do more than write it, or refuse a header."""
     cycle = getattr(send, "__self__", None)
     if (
         not isinstance(cycle, RequestResponseCycle)

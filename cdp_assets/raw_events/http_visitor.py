@@ -1,6 +1,6 @@
 """What a user may declare about the visitors of an HTTP source: the id cookie, what is kept of requests, and do-not-track signals.
 
-How it is done is in cdp_server/call.py.
+How it is done is in cdp_server/visitor.py.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ IDENTITY_SECONDS = 15.0
 INCREMENT_SECONDS = 15.0
 WRITTEN_PER_CHANGE = 4.0
 COLLECTOR_SHARE = 0.5
+KEPT_SHARE = 0.9
+"""What is lost to everything on may be as much as a machine drifts between two pairs."""
 SINGLE_REQUESTS = 15_000
 BATCHED_EVENTS = 150_000
 BOUNDED = 2.0
@@ -213,9 +215,9 @@ def _collector(results: Json) -> Iterator[Verdict]:
             share = everything["collector"]["events_per_second"] / everything["bare"]["events_per_second"]
             yield Verdict(
                 f"collector, {unit}, everything on, under requests of browsers",
-                "keeps its ratio: still at least half of bare raw ASGI",
-                f"{share:.2f}, and {share / (rate / bare):.2f} of what it is without",
-                share >= COLLECTOR_SHARE,
+                f"keeps its ratio to bare raw ASGI: at least {KEPT_SHARE} of it",
+                f"{share:.2f} beside {rate / bare:.2f}: {share / (rate / bare):.2f} of it",
+                share >= KEPT_SHARE * rate / bare,
             )
 
 
