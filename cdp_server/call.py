@@ -11,8 +11,11 @@ from functools import lru_cache
 
 from cdp_resources import envelope, messages
 from cdp_server.config import SourceEntry
-from cdp_server.http import Headers, Scope, cross_origin
+from cdp_server.http import Headers, Send, cross_origin, respond
 from cdp_server.visitor import Visitor
+
+_SUCCESS = b'{"success": true}'
+_JSON = (b"content-type", b"application/json")
 
 
 class Call:
@@ -63,6 +66,23 @@ class Call:
             return cross_origin(self.origin)
         return [*cross_origin(self.origin), (b"set-cookie", self.visitor.set_cookie)]
 
+    async def succeed(self, send: Send) -> int:
+        """Say that everything is on disk."""
+        return await respond(send, 200, _SUCCESS, [_JSON, *self.answer_headers()])
+
+    def success(self) -> bytes:
+        """The same as bytes, headers and body, as they follow the status line."""
+        set_cookie = self.visitor.set_cookie
+        cookie = b"" if set_cookie is None else b"set-cookie: " + set_cookie + b"\r\n"
+        return _header_lines(self.origin) + cookie + b"\r\n" + _SUCCESS
+
+
+@lru_cache(maxsize=1024)
+def _header_lines(origin: bytes | None) -> bytes:
+    """All headers of a success but the cookie. Pages of a site are of few origins."""
+    headers = [_JSON, (b"content-length", b"%d" % len(_SUCCESS)), *cross_origin(origin)]
+    return b"".join(b"%b: %b\r\n" % each for each in headers)
+
 
 def _shortened(ip: str | None) -> str | None:
     """The address without its last byte (IPv4) or its last ten (IPv6)."""
@@ -82,18 +102,16 @@ class Proxies:
         self._networks = [ipaddress.ip_network(network) for network in networks]
         self._client_of = lru_cache(maxsize=10_000)(self._client)
 
-    def client_ip(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str | None:
+    def client_ip(self, peer: str | None, sent: Headers, headers: Mapping[bytes, bytes]) -> str | None:
         """The peer's address; behind trusted proxies, the last address of X-Forwarded-For that is not one of them.
 
-        `headers` are the scope's, by name.
+        `headers` are the ones `sent`, by name.
         """
-        client = scope.get("client")
-        peer: str | None = client[0] if client else None
         if not self._networks or peer is None:
             return peer
         forwarded = headers.get(b"x-forwarded-for", b"")
-        if len(headers) != len(scope["headers"]):  # some name stands twice: perhaps this one
-            forwarded = b",".join([value for name, value in scope["headers"] if name == b"x-forwarded-for"])
+        if len(headers) != len(sent):  # some name stands twice: perhaps this one
+            forwarded = b",".join([value for name, value in sent if name == b"x-forwarded-for"])
         return self._client_of(peer, forwarded)
 
     def _client(self, peer: str, forwarded: bytes) -> str:

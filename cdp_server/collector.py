@@ -6,10 +6,11 @@ protocols/, each built on what is public here.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NoReturn
 from urllib.parse import parse_qs
 
@@ -24,15 +25,13 @@ from cdp_server import batch_lines
 from cdp_server.body import BadGzipError, BodyReader, ClientGoneError, decompressed
 from cdp_server.call import Call, Proxies
 from cdp_server.config import ServerConfig, SourceEntry
-from cdp_server.group_commit import GroupCommit, NoRoomError, NotWrittenError, OverloadedError
-from cdp_server.http import HttpError, Receive, Route, Scope, Send
+from cdp_server.group_commit import GroupCommit, NoRoomError, OverloadedError
+from cdp_server.http import Headers, HttpError, Receive, Route, Scope, Send
 from cdp_server.metrics import Metrics
 from cdp_server.rate import TokenBucket
-from cdp_server.success import succeed
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _NO_KEY = "no write key: Basic authorization, X-Write-Key, writeKey in the body, or ?writeKey="
+_NO_QUERY = {"query_string": b""}
 _EXCESS = 4
 """A batch of more than this many times its limit is answered 413 as a whole."""
 
@@ -94,11 +93,13 @@ class Collector:
 
     def single(self, type_: str) -> Route:
         """A path that takes one message of this type."""
-        return Route("POST", _SingleCall(self, type_))
+        call = _SingleCall(self, type_)
+        return Route("POST", call, at_once=call.at_once)
 
     def batch(self) -> Route:
         """A path that takes messages of all types."""
-        return Route("POST", _BatchCall(self))
+        call = _BatchCall(self)
+        return Route("POST", call, at_once=call.at_once)
 
     async def start(self) -> None:
         """Open the inbox, make batches of what a dead process left, and begin to write."""
@@ -165,6 +166,25 @@ class Collector:
             raise
         return self._call_of(entry, scope, headers), body
 
+    def read_at_once(
+        self, sent: Headers, headers: Mapping[bytes, bytes], peer: str | None, body: bytes
+    ) -> tuple[Call, bytes] | None:
+        """As `read`, of a whole request without a query; None where `read` would refuse it, and for a visitor who is not to be tracked."""
+        try:
+            entry = self.entry_before_body(headers, _NO_QUERY)
+            limit = entry.spec.max_batch_bytes if entry else self._body_limit
+            if len(body) > limit:
+                return None
+            body = decompressed(body, headers.get(b"content-encoding"), limit)
+            if entry is None:
+                entry = self.entry_in(body)
+        except (HttpError, BadGzipError):
+            return None
+        if len(body) > entry.spec.max_batch_bytes:
+            return None
+        call = Call(entry, self._config.now(), self._proxies.client_ip(peer, sent, headers), headers)
+        return None if call.visitor.is_dropped else (call, body)
+
     def call(self, scope: Scope, entry: SourceEntry) -> Call:
         """A call whose message stands in its path or query."""
         return self._call_of(entry, scope, dict(scope["headers"]))
@@ -202,15 +222,16 @@ class Collector:
                 raise HttpError(413, "too_large", "the messages are more than the server may hold")
             if rate is not None:
                 rate.take(accepted + refused)  # at once: others are let in while this one is written
+            written = asyncio.get_running_loop().create_future()
             try:
-                await self._commits.submit(lines, received_at)
+                self._commits.submit(lines, received_at, partial(_settle, written))
             except OverloadedError:
                 raise HttpError(429, "overloaded", "too much is waiting to be written; send again", retry_after=1) from None
             except NoRoomError:
                 message = "the disk is nearly full; send again"
                 raise HttpError(429, "disk_nearly_full", message, retry_after=_ROOM_SECONDS) from None
-            except NotWrittenError:
-                raise HttpError(503, "not_stored", "the messages could not be stored; send again", retry_after=5) from None
+            if not await written:
+                raise HttpError(503, "not_stored", "the messages could not be stored; send again", retry_after=5)
         except HttpError as error:
             error.source = source
             raise
@@ -219,13 +240,37 @@ class Collector:
         if refused:
             self._metrics.refused[source] += refused
 
+    def store_at_once(self, call: Call, lines: bytes, accepted: int, received: int, stored: Callable[[bool], None]) -> bool:
+        """Begin to write the lines of a call of `received` bytes; False, and nothing done, where `store` would refuse it."""
+        assert self._commits is not None
+        name = call.source.name
+        rate = self._rates.get(name)
+        if rate is not None and rate.wait():
+            return False
+
+        def written(is_written: bool) -> None:
+            if is_written:
+                self._metrics.accepted[name] += accepted
+                self._metrics.received_bytes += received
+            stored(is_written)
+
+        try:
+            self._commits.submit(lines, call.received_at, written)
+        except (OverloadedError, NoRoomError):
+            return False
+        if rate is not None:
+            rate.take(accepted)
+        return True
+
     async def keep_malformed(self, call: Call, body: bytes, reason: str, type_: str | None, code: str) -> NoReturn:
         """Keep a whole body that cannot be read as one refused line, then answer 400."""
         await self.commit(call, call.refused(body, reason, type_), 0, 1)
         raise HttpError(400, code, reason, kept=True)
 
     def _call_of(self, entry: SourceEntry, scope: Scope, headers: Mapping[bytes, bytes]) -> Call:
-        return Call(entry, (self._config.now() - _EPOCH) // _MICROSECOND, self._proxies.client_ip(scope, headers), headers)
+        client = scope.get("client")
+        ip = self._proxies.client_ip(client[0] if client else None, scope["headers"], headers)
+        return Call(entry, self._config.now(), ip, headers)
 
     def entry_before_body(self, headers: Mapping[bytes, bytes], scope: Scope) -> SourceEntry | None:
         """The source by the Authorization or X-Write-Key header, else by `?writeKey=`; None when none is given."""
@@ -264,15 +309,32 @@ class _SingleCall:
         except ClientGoneError:
             return 499
         try:
-            body, checked = call.checked(body, self._type)
+            line = self._line(call, body)
         except RefusedMessageError as error:
             await self._collector.commit(call, call.refused(body, str(error), self._type), 0, 1)
             if len(body) > call.source.spec.max_event_bytes:
                 raise HttpError(413, "event_too_large", str(error), kept=True) from None
             raise HttpError(400, "refused", str(error), kept=True) from None
-        line = call.head(self._type, checked.sentAt) + envelope.one_line(body) + envelope.END
         await self._collector.commit(call, line, 1, 0)
-        return await succeed(send, call)
+        return await call.succeed(send)
+
+    def at_once(
+        self, sent: Headers, headers: Mapping[bytes, bytes], peer: str | None, body: bytes, stored: Callable[[bool], None]
+    ) -> Call | None:
+        """See `http.AtOnce`."""
+        read = self._collector.read_at_once(sent, headers, peer, body)
+        if read is None:
+            return None
+        try:
+            line = self._line(*read)
+        except RefusedMessageError:
+            return None
+        return read[0] if self._collector.store_at_once(read[0], line, 1, len(body), stored) else None
+
+    def _line(self, call: Call, body: bytes) -> bytes:
+        """The line of an accepted message. Raises RefusedMessageError with the reason."""
+        body, checked = call.checked(body, self._type)
+        return call.head(self._type, checked.sentAt) + envelope.one_line(body) + envelope.END
 
 
 class _BatchCall:
@@ -301,15 +363,40 @@ class _BatchCall:
             await self._collector.keep_malformed(
                 call, body, f"context longer than {spec.max_event_bytes} bytes - at `$.context`", None, "malformed"
             )
-        head = call.head(None, batch.sentAt)
-        has_cookie = call.visitor.cookie_id is not None
-        lines, refused = batch_lines.at_once(body, batch, head, spec, is_anonymous_id_needed=has_cookie), 0
+        lines, refused = self._lines(call, body, batch), 0
         if lines is None:
+            head = call.head(None, batch.sentAt)
             lines, refused = batch_lines.one_by_one(
                 batch, head, spec, lambda text, reason: call.refused(text, reason, None, batch.sentAt), call.completed
             )
         await self._collector.commit(call, lines, count - refused, refused)
-        return await succeed(send, call)
+        return await call.succeed(send)
+
+    def at_once(
+        self, sent: Headers, headers: Mapping[bytes, bytes], peer: str | None, body: bytes, stored: Callable[[bool], None]
+    ) -> Call | None:
+        """See `http.AtOnce`."""
+        read = self._collector.read_at_once(sent, headers, peer, body)
+        if read is None:
+            return None
+        received = len(body)
+        call, body = read
+        try:
+            batch = messages.split(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        lines = self._lines(call, body, batch)
+        return call if lines and self._collector.store_at_once(call, lines, len(batch.batch), received, stored) else None
+
+    def _lines(self, call: Call, body: bytes, batch: messages.Batch) -> bytes | None:
+        has_cookie = call.visitor.cookie_id is not None
+        head = call.head(None, batch.sentAt)
+        return batch_lines.at_once(body, batch, head, call.source.spec, is_anonymous_id_needed=has_cookie)
+
+
+def _settle(written: asyncio.Future[bool], is_written: bool) -> None:
+    if not written.done():
+        written.set_result(is_written)
 
 
 def _enabled(entry: SourceEntry) -> SourceEntry:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,8 +86,8 @@ class ServerConfig:
     """The topic that lines are written to, in place of the folder; None: the folder."""
     debug: DebugConfig | None = None
     """The live debugger; None: there is none."""
-    now: Callable[[], datetime] = clock.now
-    """What time it is."""
+    now: Callable[[], int] = clock.microseconds
+    """What time it is, in microseconds since 1970 UTC."""
     path_aliases: Mapping[str, str] = field(default_factory=dict)
     """Other name of a path, or of the beginning of paths -> the path."""
     static: tuple[str, Path] | None = None

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
+from cdp_resources import clock
 from cdp_resources.refusals import RefusalTeller
 from cdp_server.config import DebugConfig, ServerConfig
 from cdp_server.http import HttpError, Receive, Route, Scope, Send, cross_origin, header, respond
@@ -28,6 +29,7 @@ MAX_WAITING = 2_000
 """Events that wait for a listener who reads slowly; of more the oldest are dropped, and their number is told."""
 _LOOK_BYTES = 2 * 1024 * 1024
 _ALIVE_SECONDS = 15.0
+_STOP_SECONDS = 5
 _FILTERS = ("source", "event", "status", "show_values")
 _log = logging.getLogger(__name__)
 
@@ -74,15 +76,26 @@ class Debugger:
         self._teller = RefusalTeller(config.inbox)
         self._listeners: list[_Listener] = []
         self._following: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        """That task and those before it that have not ended."""
         self._started: asyncio.Future[None] | None = None
 
     def routes(self) -> Mapping[str, Route]:
         return {PATH: Route("GET", self._answer)} if self._config.debug is not None else {}
 
+    async def start(self) -> None:
+        """Nothing is followed before somebody looks."""
+
+    async def stop(self) -> None:
+        """Wait until what follows the inbox has left nothing behind there."""
+        self.end_streams()
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=_STOP_SECONDS)
+
     def tell_refused(self, route: str, error: HttpError) -> None:
         """Tell who follows the inbox of a request that was turned away; what was kept of others they see there."""
         if not error.kept and route != PATH:
-            at = self._config.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            at = clock.instant(self._config.now()).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             known = {} if error.source is None else {"source": error.source}
             self._teller.tell({"at": at, **known, "path": route, "reason": f"{error.status} {error.code}: {error}"})
 
@@ -133,6 +146,8 @@ class Debugger:
         if self._following is None:
             started = asyncio.get_running_loop().create_future()
             self._following = asyncio.create_task(self._look_while_wanted(debug, started))
+            self._ending.add(self._following)
+            self._following.add_done_callback(self._ending.discard)
             self._started = started
         assert self._started is not None
         await asyncio.shield(self._started)

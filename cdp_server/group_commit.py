@@ -10,15 +10,15 @@ import logging
 import shutil
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 
+from cdp_resources import clock
 from cdp_resources.segment_writer import InboxWriter
 from cdp_server.config import ServerConfig
 from cdp_server.metrics import Metrics
 
 _log = logging.getLogger(__name__)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR = 3_600_000_000
 _LOOK_SECONDS = 1.0
 _MIN_FREE_BYTES = 512 * 1024 * 1024
@@ -32,17 +32,13 @@ class NoRoomError(Exception):
     """The disk is nearly full; what is free is kept for those who make room."""
 
 
-class NotWrittenError(Exception):
-    """The lines are not on disk and must not be acknowledged."""
-
-
 class _Group:
     """Lines of one hour of receipt, and those who wait for them."""
 
     def __init__(self, received_at: int) -> None:
         self.received_at = received_at
         self.lines: list[bytes] = []
-        self.waiting: list[asyncio.Future[None]] = []
+        self.waiting: list[Callable[[bool], None]] = []
 
 
 class GroupCommit:
@@ -86,10 +82,10 @@ class GroupCommit:
         """Prove that a durable write works; any thread may ask. Raises OSError when it does not."""
         self._writer.probe()
 
-    def submit(self, lines: bytes, received_at: int) -> asyncio.Future[None]:
-        """A future that is done when the lines are on disk, or fails with NotWrittenError. Raises OverloadedError and NoRoomError.
+    def submit(self, lines: bytes, received_at: int, written: Callable[[bool], None]) -> None:
+        """Write lines with the next group, and call `written` with whether they are on disk. Raises OverloadedError and NoRoomError.
 
-        `received_at` is in microseconds since 1970 UTC; all lines carry it.
+        `received_at` is in microseconds since 1970 UTC; all lines carry it. Lines that are not on disk must not be acknowledged.
         """
         if self._closing or self.pending_bytes + len(lines) > self._config.max_pending_bytes:
             raise OverloadedError
@@ -98,12 +94,10 @@ class GroupCommit:
         if not self._groups or self._groups[-1].received_at // _HOUR != received_at // _HOUR:
             self._groups.append(_Group(received_at))
         group = self._groups[-1]
-        future = asyncio.get_running_loop().create_future()
         group.lines.append(lines)
-        group.waiting.append(future)
+        group.waiting.append(written)
         self.pending_bytes += len(lines)
         self._wake.set()
-        return future
 
     async def _write_groups(self) -> None:
         loop = asyncio.get_running_loop()
@@ -118,18 +112,12 @@ class GroupCommit:
             lines = b"".join(group.lines)
             error = await loop.run_in_executor(self._thread, self._append, lines, group.received_at)
             self.pending_bytes -= len(lines)
-            for future in group.waiting:
-                if future.done():
-                    continue
-                if error is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(NotWrittenError())
+            loop.call_soon(_tell, group.waiting, error is None)  # after the next group has gone to the thread
 
     def _append(self, lines: bytes, received_at: int) -> Exception | None:
         began = time.perf_counter()
         try:
-            self._writer.append(lines, _EPOCH + timedelta(microseconds=received_at))
+            self._writer.append(lines, clock.instant(received_at))
         except Exception as error:  # whatever it was: the senders must hear that nothing was stored, and the next group be tried
             self._metrics.failed_commits += 1
             _log.error("the inbox cannot be written: %s", getattr(error, "strerror", None) or type(error).__name__)
@@ -148,7 +136,7 @@ class GroupCommit:
 
     def _look(self) -> None:
         if self._writer.open_bytes or self._writer.has_unsealed:
-            self._writer.seal_if_due(self._config.now())
+            self._writer.seal_if_due(clock.instant(self._config.now()))
         self._look_for_room()
 
     def _look_for_room(self) -> None:
@@ -168,3 +156,11 @@ class GroupCommit:
             self._writer.close()
         except OSError as error:
             _log.error("the last segment is not sealed; the next run seals it: %s", error.strerror or type(error).__name__)
+
+
+def _tell(waiting: list[Callable[[bool], None]], is_written: bool) -> None:
+    for written in waiting:
+        try:
+            written(is_written)
+        except Exception as error:  # the others wait too
+            _log.error("a sender was not answered: %s", type(error).__name__)

@@ -110,12 +110,35 @@ async def respond_preflight(scope: Scope, send: Send, methods: str) -> int:
     return await respond(send, 200, b"{}", [_JSON, *headers])
 
 
-class Route:
-    """A handler and the method it answers; `is_probed` also answers HEAD, by which some senders look whether the path is there."""
+class Success(Protocol):
+    """What a request that was taken at once is answered."""
 
-    def __init__(self, method: str, handler: Handler, *, is_probed: bool = False) -> None:
+    def success(self) -> bytes:
+        """Headers and body of the answer, as they follow the status line."""
+
+
+class AtOnce(Protocol):
+    """Takes the good requests of one path without ASGI's messages."""
+
+    def __call__(
+        self, sent: Headers, headers: Mapping[bytes, bytes], peer: str | None, body: bytes, stored: Callable[[bool], None], /
+    ) -> Success | None:
+        """Begin to store what a whole request says; None, and nothing done, where the answer would not be the usual success.
+
+        `headers` are the ones `sent`, by name. `stored` is called later, with whether it is on disk.
+        """
+
+
+class Route:
+    """A handler and the method it answers; `is_probed` also answers HEAD, by which some senders look whether the path is there.
+
+    `at_once` takes what it can of a POST before the handler is asked.
+    """
+
+    def __init__(self, method: str, handler: Handler, *, is_probed: bool = False, at_once: AtOnce | None = None) -> None:
         self.method = method
         self.handler = handler
+        self.at_once = at_once
         self.is_probed = is_probed or method == "GET"
 
 
@@ -151,7 +174,7 @@ class App:
         self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
         self._aliases = sorted((aliases or {}).items(), key=lambda item: -len(item[0]))
         self._parts = list(parts)
-        self._count = count
+        self.count = count
         self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -179,7 +202,19 @@ class App:
         except HttpError as error:
             self._refused(name, error)
             status = await respond_error(scope, send, error)
-        self._count(name, status)
+        self.count(name, status)
+
+    def taken_at_once(self) -> dict[bytes, tuple[str, AtOnce]]:
+        """Path -> the route's name and what takes good requests to it, also by the names that aliases give it."""
+        own = {name: (name, route.at_once) for name, route in self._routes.items() if route.at_once is not None}
+        found = dict(own)
+        for alias, target in self._aliases:
+            beginning = target.rstrip("/")
+            for name, taken in own.items():
+                path = alias + name[len(beginning) :]
+                if (name == target or name.startswith(f"{beginning}/")) and self._search(path)[1] is None:
+                    found.setdefault(path, taken)
+        return {path.encode(): taken for path, taken in found.items()}
 
     def _search(self, path: str) -> tuple[str, Route | None]:
         trimmed = path.rstrip("/")

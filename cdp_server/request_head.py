@@ -71,6 +71,10 @@ class LimitedHeads(HttpToolsProtocol):
         if self._too_long is not None:
             raise _TooLongError
         self._unread = 0
+        self.head_complete()
+
+    def head_complete(self) -> None:
+        """A head within limits is whole."""
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

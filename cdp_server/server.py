@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import uvicorn
 
@@ -18,6 +19,7 @@ from cdp_server import protocols
 from cdp_server.collector import Collector
 from cdp_server.config import ServerConfig
 from cdp_server.debug import Debugger
+from cdp_server.fast_path import FastPath
 from cdp_server.health import Health
 from cdp_server.http import App, Route
 from cdp_server.metrics import Metrics
@@ -50,7 +52,7 @@ def build_app(config: ServerConfig) -> App:
     if config.static is not None:
         routes |= static_routes(*config.static)
     return App(
-        routes, prefixes, [collector], metrics.count_request, debugger.tell_refused, debugger.end_streams, config.path_aliases
+        routes, prefixes, [collector, debugger], metrics.count_request, debugger.tell_refused, debugger.end_streams, config.path_aliases
     )
 
 
@@ -62,7 +64,9 @@ def serve(app_config: ServerConfig, host: str, port: int, *, on_listening: Calla
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     app = build_app(app_config)
-    serve_app(app, host, port, reuse_port=app_config.reuse_port, on_listening=on_listening, on_stop=app.end_streams)
+    connection = partial(FastPath, routes=app.taken_at_once(), count=app.count)
+    with _listen(host, port, app_config.reuse_port) as listener:
+        _server(app, connection, app.end_streams).run_until_told(listener, on_listening)
 
 
 def serve_app(
@@ -70,22 +74,21 @@ def serve_app(
     host: str,
     port: int,
     *,
-    reuse_port: bool = False,
     on_listening: Callable[[str, int], None] | None = None,
-    on_stop: Callable[[], None] | None = None,
 ) -> None:
-    """Run any ASGI application as `serve` does. `on_stop` is called when it is told to stop, before it waits for open requests."""
-    with _listen(host, port, reuse_port) as listener:
-        _server(app, on_stop).run_until_told(listener, on_listening)
+    """Run any ASGI application as `serve` does."""
+    with _listen(host, port, reuse_port=False) as listener:
+        _server(app, LimitedHeads).run_until_told(listener, on_listening)
 
 
-def _server(app: object, on_stop: Callable[[], None] | None) -> _Server:
+def _server(app: object, connection: Callable[..., LimitedHeads], on_stop: Callable[[], None] | None = None) -> _Server:
+    """`on_stop` is called when it is told to stop, before it waits for open requests."""
     return _Server(
         on_stop,
         uvicorn.Config(
             app,  # type: ignore[arg-type]
             loop="uvloop",
-            http=LimitedHeads,
+            http=connection,  # type: ignore[arg-type]
             ws="none",
             lifespan="auto",
             access_log=False,

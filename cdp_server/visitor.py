@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -24,7 +24,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{8,100}")
 _DAY = 86_400
 
 
-class Visitor(NamedTuple):
+class Visitor(msgspec.Struct, frozen=True, gc=False):
     """What one request says about its sender."""
 
     is_anonymous: bool = False
@@ -50,7 +50,7 @@ class Visitors:
         self._kept_cookies = spec.keep_cookies
         own = () if self._cookie is None else (self._cookie.name,)
         names = "|".join(map(re.escape, (*spec.keep_cookies, *own)))
-        self._cookies = re.compile(rf"(?:^|;)\s*({names})=([^;]*)") if names else None
+        self._cookies = re.compile(rf";\s*({names})=([^;]*)") if names else None
         self._attributes = "" if self._cookie is None else _attributes(self._cookie)
 
     def of(self, headers: Mapping[bytes, bytes]) -> Visitor:
@@ -88,13 +88,19 @@ class Visitors:
         return is_dropped or "anonymous" in answers, is_dropped
 
     def _request(self, headers: Mapping[bytes, bytes], cookies: Mapping[str, str]) -> str | None:
-        said = {name: headers[sent].decode("latin-1")[:_KEPT_LENGTH] for name, sent in self._kept_headers if sent in headers}
-        held = {name: cookies[name][:_KEPT_LENGTH] for name in self._kept_cookies if name in cookies}
+        said: dict[str, str] = {}
+        for name, sent in self._kept_headers:
+            if (value := headers.get(sent)) is not None:
+                said[name] = value[:_KEPT_LENGTH].decode("latin-1")
+        held: dict[str, str] = {}
+        for name in self._kept_cookies:
+            if (text := cookies.get(name)) is not None:
+                held[name] = text[:_KEPT_LENGTH]
         if not (said or held):
             return None
-        text = msgspec.json.encode({"headers": said, "cookies": held})
+        encoded = msgspec.json.encode({"headers": said, "cookies": held})
         # Lines of the inbox are ASCII up to the message.
-        return text.decode() if text.isascii() else json.dumps({"headers": said, "cookies": held}, separators=(",", ":"))
+        return encoded.decode() if encoded.isascii() else json.dumps({"headers": said, "cookies": held}, separators=(",", ":"))
 
 
 def _attributes(cookie: IdCookie) -> str:
@@ -108,7 +114,9 @@ def _attributes(cookie: IdCookie) -> str:
 def _cookies(header: bytes, wanted: re.Pattern[str]) -> dict[str, str]:
     """Name -> value of those that are wanted, each by itself, since one that is broken must not hide the others."""
     found: dict[str, str] = {}
-    for name, text in wanted.findall(header.decode("latin-1")):
+    for name, text in wanted.findall(
+        ";" + header.decode("latin-1")
+    ):  # a pattern with a fixed beginning is searched several times as fast
         if name in found:
             continue
         value = text.rstrip()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -20,8 +19,6 @@ from cdp_server.config import ServerConfig, WebhookEntry
 from cdp_server.http import HttpError, Receive, Route, Scope, Send, respond, respond_json
 from cdp_server.metrics import Metrics
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _USUAL_TOLERANCE = 300
 _MOST_REMEMBERED = 100_000
 
@@ -69,14 +66,13 @@ class _Endpoint:
         self._metrics.received_bytes += len(body)
         named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
         delivery = Delivery(scope["method"], scope.get("query_string", b"").decode("latin-1"), named, body)
-        now = clock.now()
+        received_at = clock.microseconds()
         try:
-            mapped = self._receiver.receive(delivery, now)
+            mapped = self._receiver.receive(delivery, clock.instant(received_at))
         except RefusedDeliveryError as error:
             self._metrics.refused_deliveries[self._name, error.code] += 1
             raise HttpError(401, error.code, str(error), source=self._name) from None
         fresh = [each for each in mapped if each.message_id not in self._stored]
-        received_at = (now - _EPOCH) // _MICROSECOND
         head = envelope.header(self._name, received_at)
         lines = [
             head + envelope.one_line(each.message) + envelope.END

@@ -15,7 +15,6 @@ from cdp_server.config import ServerConfig, SourceEntry
 from cdp_server.http import HttpError, Receive, Route, Scope, Send, respond_json
 from cdp_server.mapped import store
 from cdp_server.protocols import Routes
-from cdp_server.success import succeed
 
 
 def routes(collector: Collector, _config: ServerConfig) -> Routes:
@@ -38,7 +37,7 @@ class _MeasurementProtocol:
             await self._collector.keep_malformed(call, body, str(error), None, "malformed")
         stream = query_value(scope, "measurement_id") or query_value(scope, "firebase_app_id")
         await store(self._collector, call, mapped(given, body, stream))
-        return await succeed(send, call)
+        return await call.succeed(send)
 
     async def validate(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Answer as GA4's validation server does; nothing is stored."""

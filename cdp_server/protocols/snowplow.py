@@ -16,7 +16,6 @@ from cdp_server.config import ServerConfig, SourceEntry
 from cdp_server.http import HttpError, Receive, Route, Scope, Send, header, respond
 from cdp_server.mapped import PIXEL, PIXEL_HEADERS, store
 from cdp_server.protocols import Routes
-from cdp_server.success import succeed
 
 
 def routes(collector: Collector, _config: ServerConfig) -> Routes:
@@ -40,7 +39,7 @@ class _Trackers:
         except UnreadableError as error:
             await self._collector.keep_malformed(call, body, str(error), None, "malformed")
         await self._store(scope, call, given)
-        return await succeed(send, call)
+        return await call.succeed(send)
 
     async def get(self, scope: Scope, _receive: Receive, send: Send) -> int:
         event = event_in(scope.get("query_string", b"").decode("latin-1"))

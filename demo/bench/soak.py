@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,8 @@ class JumpingClock:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def __call__(self) -> datetime:
-        return clock.now() + timedelta(seconds=float(self._path.read_text("ascii")))
+    def __call__(self) -> int:
+        return clock.microseconds() + int(float(self._path.read_text("ascii")) * 1e6)
 
 
 @dataclass
