@@ -16,6 +16,7 @@ from cdp_server.visitor import Visitor
 
 _SUCCESS = b'{"success": true}'
 _JSON = (b"content-type", b"application/json")
+_END = b"content-length: %d\r\n\r\n%b" % (len(_SUCCESS), _SUCCESS)
 
 
 class Call:
@@ -74,14 +75,13 @@ class Call:
         """The same as bytes, headers and body, as they follow the status line."""
         set_cookie = self.visitor.set_cookie
         cookie = b"" if set_cookie is None else b"set-cookie: " + set_cookie + b"\r\n"
-        return _header_lines(self.origin) + cookie + b"\r\n" + _SUCCESS
+        return _header_lines(self.origin) + cookie + _END
 
 
 @lru_cache(maxsize=1024)
 def _header_lines(origin: bytes | None) -> bytes:
-    """All headers of a success but the cookie. Pages of a site are of few origins."""
-    headers = [_JSON, (b"content-length", b"%d" % len(_SUCCESS)), *cross_origin(origin)]
-    return b"".join(b"%b: %b\r\n" % each for each in headers)
+    """The headers of a success up to the cookie. Pages of a site are of few origins."""
+    return b"".join(b"%b: %b\r\n" % each for each in (_JSON, *cross_origin(origin)))
 
 
 def _shortened(ip: str | None) -> str | None:

@@ -144,7 +144,7 @@ class FastPath(LimitedHeads):
         """Say that everything is on disk."""
         assert request.answer is not None
         self._count(request.name, 200)
-        if request.disconnected:
+        if request.disconnected or self.transport.is_closing():
             return
         close = b"" if request.keep_alive else b"connection: close\r\n"
         self.transport.write(_beginning(tuple(self.server_state.default_headers)) + close + request.answer.success())

@@ -28,7 +28,7 @@ import json, resource, signal, sys
 from pathlib import Path
 from cdp_assets.raw_events.spec import HttpSource
 from cdp_server.config import DebugConfig, ServerConfig, SourceEntry
-from cdp_server import request_head
+from cdp_server import http, request_head
 from cdp_server.server import serve
 
 given = json.loads(sys.argv[1])
@@ -43,6 +43,8 @@ if "static" in given["config"]:
     path, folder = given["config"]["static"]
     given["config"]["static"] = (path, Path(folder))
 request_head.HEAD_SECONDS = given["config"].pop("head_seconds", request_head.HEAD_SECONDS)
+if not given["config"].pop("fast_path", True):
+    http.App.taken_at_once = lambda app: {}
 debug = given["config"].pop("debug", None)
 if debug is not None:
     from cdp_assets.enriched_events.spec import TrackingPlan, ViolationPolicy
