@@ -22,7 +22,7 @@ from cdp_resources.kafka.topic_writer import TopicWriter
 from cdp_resources.messages import RefusedMessageError
 from cdp_resources.segment_writer import InboxWriter
 from cdp_server import batch_lines
-from cdp_server.body import BadGzipError, BodyReader, ClientGoneError, decompressed
+from cdp_server.body import GZIP, BadGzipError, BodyReader, ClientGoneError, decompressed
 from cdp_server.call import Call, Proxies
 from cdp_server.config import ServerConfig, SourceEntry
 from cdp_server.group_commit import GroupCommit, NoRoomError, OverloadedError
@@ -171,16 +171,19 @@ class Collector:
     ) -> tuple[Call, bytes] | None:
         """As `read`, of a whole request without a query; None where `read` would refuse it, and for a visitor who is not to be tracked."""
         try:
-            entry = self.entry_before_body(headers, _NO_QUERY)
+            entry = self._by_header.get(headers.get(b"authorization", b""))
+            if entry is None or not entry.spec.enabled:
+                entry = self.entry_before_body(headers, _NO_QUERY)
             limit = entry.spec.max_batch_bytes if entry else self._body_limit
             if len(body) > limit:
                 return None
-            body = decompressed(body, headers.get(b"content-encoding"), limit)
+            if body[:2] == GZIP or b"content-encoding" in headers:
+                body = decompressed(body, headers.get(b"content-encoding"), limit)
             if entry is None:
                 entry = self.entry_in(body)
+                if len(body) > entry.spec.max_batch_bytes:
+                    return None
         except (HttpError, BadGzipError):
-            return None
-        if len(body) > entry.spec.max_batch_bytes:
             return None
         call = Call(entry, self._config.now(), self._proxies.client_ip(peer, sent, headers), headers)
         return None if call.visitor.is_dropped else (call, body)
@@ -224,7 +227,7 @@ class Collector:
                 rate.take(accepted + refused)  # at once: others are let in while this one is written
             written = asyncio.get_running_loop().create_future()
             try:
-                self._commits.submit(lines, received_at, partial(_settle, written))
+                self._commits.submit(source, lines, received_at, accepted, refused, partial(_settle, written))
             except OverloadedError:
                 raise HttpError(429, "overloaded", "too much is waiting to be written; send again", retry_after=1) from None
             except NoRoomError:
@@ -235,27 +238,16 @@ class Collector:
         except HttpError as error:
             error.source = source
             raise
-        if accepted:
-            self._metrics.accepted[source] += accepted
-        if refused:
-            self._metrics.refused[source] += refused
 
-    def store_at_once(self, call: Call, lines: bytes, accepted: int, received: int, stored: Callable[[bool], None]) -> bool:
-        """Begin to write the lines of a call of `received` bytes; False, and nothing done, where `store` would refuse it."""
+    def store_at_once(self, call: Call, lines: bytes, accepted: int, stored: Callable[[bool], None]) -> bool:
+        """Begin to write the lines of a call; False, and nothing done, where `store` would refuse it."""
         assert self._commits is not None
         name = call.source.name
         rate = self._rates.get(name)
         if rate is not None and rate.wait():
             return False
-
-        def written(is_written: bool) -> None:
-            if is_written:
-                self._metrics.accepted[name] += accepted
-                self._metrics.received_bytes += received
-            stored(is_written)
-
         try:
-            self._commits.submit(lines, call.received_at, written)
+            self._commits.submit(name, lines, call.received_at, accepted, 0, stored)
         except (OverloadedError, NoRoomError):
             return False
         if rate is not None:
@@ -329,7 +321,7 @@ class _SingleCall:
             line = self._line(*read)
         except RefusedMessageError:
             return None
-        return read[0] if self._collector.store_at_once(read[0], line, 1, len(body), stored) else None
+        return read[0] if self._collector.store_at_once(read[0], line, 1, stored) else None
 
     def _line(self, call: Call, body: bytes) -> bytes:
         """The line of an accepted message. Raises RefusedMessageError with the reason."""
@@ -379,14 +371,13 @@ class _BatchCall:
         read = self._collector.read_at_once(sent, headers, peer, body)
         if read is None:
             return None
-        received = len(body)
         call, body = read
         try:
             batch = messages.split(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         lines = self._lines(call, body, batch)
-        return call if lines and self._collector.store_at_once(call, lines, len(batch.batch), received, stored) else None
+        return call if lines and self._collector.store_at_once(call, lines, len(batch.batch), stored) else None
 
     def _lines(self, call: Call, body: bytes, batch: messages.Batch) -> bytes | None:
         has_cookie = call.visitor.cookie_id is not None

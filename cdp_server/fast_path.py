@@ -3,22 +3,23 @@
 uvicorn makes a scope, a task and four messages of each request, and looks at each header of the answer with two regular expressions: that is most
 of what a bare application costs. Whatever cannot be answered with success here, and what does not come whole within a short time, is handed to the
 application as if it had never been here, so every refusal is written in one place. What this relies on of uvicorn's connection is compared
-with its own way in tests/server/test_fast_path.py.
+with its own way in tests/server/test_fast_path.py. Calls cost more here than what they do, so there are few.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import lru_cache, partial
 from typing import Any, cast
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from cdp_server.http import AtOnce, Headers, Success
-from cdp_server.request_head import LimitedHeads
+from cdp_server.metrics import Metrics
+from cdp_server.request_head import HEAD_BYTES, LimitedHeads
 
 _log = logging.getLogger(__name__)
 _BODY_SECONDS = 0.5
@@ -40,55 +41,37 @@ class _Request:
     body = b""
     answer: Success | None = None
 
-    def __init__(self, connection: FastPath, headers: Mapping[bytes, bytes], name: str, take: AtOnce) -> None:
-        """`headers` are those of the connection, by name."""
-        self._connection = connection
-        self.url = connection.url
-        self.sent = connection.headers
+    def __init__(self, url: bytes, sent: Headers, headers: Mapping[bytes, bytes], route: str, take: AtOnce) -> None:
+        """`headers` are the ones `sent`, by name."""
+        self.url = url
+        self.sent = sent
         self.headers = headers
-        self.name = name
+        self.route = route
         self.take = take
-
-    def stored(self, is_stored: bool) -> None:
-        """Answer, or let the application try again and say what is wrong."""
-        if is_stored:
-            self._connection.succeed(self)
-        else:
-            self._connection.hand_over(self, is_whole=True)
 
 
 class FastPath(LimitedHeads):
     """One connection."""
 
-    _awaited: _Request | None = None
+    awaited: _Request | None = None
     """The request whose body is not yet whole."""
     _body_deadline: asyncio.TimerHandle | None = None
     _idle_timer: asyncio.TimerHandle | None = None
 
-    def __init__(
-        self, *arguments: Any, routes: Mapping[bytes, tuple[str, AtOnce]], count: Callable[[str, int], None], **named: Any
-    ) -> None:
-        """`routes`: path -> the name of its route and what takes requests; `count` is told the route and status of each answer."""
+    def __init__(self, *arguments: Any, routes: Mapping[bytes, tuple[str, AtOnce]], metrics: Metrics, **named: Any) -> None:
+        """`routes`: path -> the name of its route and what takes requests; `metrics` are told of what is answered here."""
         super().__init__(*arguments, **named)
         self._routes = routes
-        self._count = count
+        self._metrics = metrics
         self._answered_at = 0.0
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._awaited = None
+        self.awaited = None
         self._forget_body_deadline()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
         super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._awaited is not None:
-            if len(self._awaited.body) > HIGH_WATER_LIMIT:
-                self._give_up()
-            elif self._body_deadline is None:
-                self._body_deadline = self.loop.call_later(_BODY_SECONDS, self._give_up)
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -97,11 +80,12 @@ class FastPath(LimitedHeads):
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
 
-    def head_complete(self) -> None:
+    def on_headers_complete(self) -> None:
         headers = dict(self.headers)
         found = self._routes.get(self.url)
         if (
             found is not None
+            and self.unread <= HEAD_BYTES
             and (self.cycle is None or self.cycle.response_complete)
             and self.parser.get_method() == b"POST"
             and self.parser.should_keep_alive()
@@ -110,40 +94,52 @@ class FastPath(LimitedHeads):
             and b"expect" not in headers
             and not self.flow.write_paused
         ):
-            self._awaited = self.cycle = _Request(self, headers, *found)  # type: ignore[assignment]
+            self.unread = 0
+            self.awaited = self.cycle = _Request(self.url, self.headers, headers, *found)  # type: ignore[assignment]
             return
         self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
         self.scope = self._scope(self.headers)
-        super().head_complete()
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        request = self._awaited
+        request = self.awaited
         if request is None:
             super().on_body(body)
             return
-        self._unread = 0
+        self.unread = 0
         request.body = request.body + body if request.body else body
 
     def on_message_complete(self) -> None:
-        request = self._awaited
+        request = self.awaited
         if request is None:
             super().on_message_complete()
             return
-        self._unread = 0
-        self._awaited = None
-        self._forget_body_deadline()
+        self.unread = 0
+        self.awaited = None
+        if self._body_deadline is not None:
+            self._forget_body_deadline()
         peer = self.client[0] if self.client else None
         try:
-            request.answer = request.take(request.sent, request.headers, peer, request.body, request.stored)
+            request.answer = request.take(request.sent, request.headers, peer, request.body, partial(self._stored, request))
         except Exception as error:  # the application meets it too, and answers it
             _log.error("a request cannot be taken at once: %s", type(error).__name__)
         if request.answer is None:
-            self.hand_over(request, is_whole=True)
+            self._hand_over(request, is_whole=True)
 
-    def succeed(self, request: _Request) -> None:
-        """Say that everything is on disk."""
+    def body_is_late(self) -> None:
+        if self.awaited is not None and len(self.awaited.body) > HIGH_WATER_LIMIT:
+            self._give_up()
+        elif self._body_deadline is None:
+            self._body_deadline = self.loop.call_later(_BODY_SECONDS, self._give_up)
+
+    def _stored(self, request: _Request, is_stored: bool) -> None:
+        """Say that everything is on disk, or let the application try again and say what is wrong."""
+        if not is_stored:
+            self._hand_over(request, is_whole=True)
+            return
         assert request.answer is not None
-        self._count(request.name, 200)
+        self._metrics.requests[request.route, 200] += 1
+        self._metrics.received_bytes += len(request.body)
         if request.disconnected or self.transport.is_closing():
             return
         close = b"" if request.keep_alive else b"connection: close\r\n"
@@ -160,7 +156,7 @@ class FastPath(LimitedHeads):
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_idle)
 
-    def hand_over(self, request: _Request, *, is_whole: bool) -> None:
+    def _hand_over(self, request: _Request, *, is_whole: bool) -> None:
         """Let the application answer."""
         if request.disconnected:
             return
@@ -201,7 +197,7 @@ class FastPath(LimitedHeads):
     def _close_idle(self) -> None:
         """One timer for many requests: it looks when the last was answered, where uvicorn makes and cancels one for each."""
         self._idle_timer = None
-        if self._unread or not self.cycle.response_complete:
+        if self.unread or not self.cycle.response_complete:
             return  # the next answer begins anew
         left = self._answered_at + self.timeout_keep_alive - self.loop.time()
         if left > 0:
@@ -210,10 +206,10 @@ class FastPath(LimitedHeads):
             self.timeout_keep_alive_handler()
 
     def _give_up(self) -> None:
-        request, self._awaited = self._awaited, None
+        request, self.awaited = self.awaited, None
         self._forget_body_deadline()
         if request is not None:
-            self.hand_over(request, is_whole=False)
+            self._hand_over(request, is_whole=False)
 
     def _forget_body_deadline(self) -> None:
         if self._body_deadline is not None:

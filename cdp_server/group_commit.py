@@ -9,7 +9,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -39,6 +39,8 @@ class _Group:
         self.received_at = received_at
         self.lines: list[bytes] = []
         self.waiting: list[Callable[[bool], None]] = []
+        self.accepted: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
 
 
 class GroupCommit:
@@ -82,10 +84,12 @@ class GroupCommit:
         """Prove that a durable write works; any thread may ask. Raises OSError when it does not."""
         self._writer.probe()
 
-    def submit(self, lines: bytes, received_at: int, written: Callable[[bool], None]) -> None:
+    def submit(
+        self, source: str, lines: bytes, received_at: int, accepted: int, refused: int, written: Callable[[bool], None]
+    ) -> None:
         """Write lines with the next group, and call `written` with whether they are on disk. Raises OverloadedError and NoRoomError.
 
-        `received_at` is in microseconds since 1970 UTC; all lines carry it. Lines that are not on disk must not be acknowledged.
+        `received_at` is in microseconds since 1970 UTC; all lines carry it. `accepted` and `refused`: how many messages they are. Lines that are not on disk must not be acknowledged.
         """
         if self._closing or self.pending_bytes + len(lines) > self._config.max_pending_bytes:
             raise OverloadedError
@@ -96,6 +100,9 @@ class GroupCommit:
         group = self._groups[-1]
         group.lines.append(lines)
         group.waiting.append(written)
+        group.accepted[source] += accepted
+        if refused:
+            group.refused[source] += refused
         self.pending_bytes += len(lines)
         self._wake.set()
 
@@ -112,6 +119,9 @@ class GroupCommit:
             lines = b"".join(group.lines)
             error = await loop.run_in_executor(self._thread, self._append, lines, group.received_at)
             self.pending_bytes -= len(lines)
+            if error is None:
+                self._metrics.accepted.update(group.accepted)
+                self._metrics.refused.update(group.refused)
             loop.call_soon(_tell, group.waiting, error is None)  # after the next group has gone to the thread
 
     def _append(self, lines: bytes, received_at: int) -> Exception | None:

@@ -174,7 +174,7 @@ class App:
         self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
         self._aliases = sorted((aliases or {}).items(), key=lambda item: -len(item[0]))
         self._parts = list(parts)
-        self.count = count
+        self._count = count
         self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -202,7 +202,7 @@ class App:
         except HttpError as error:
             self._refused(name, error)
             status = await respond_error(scope, send, error)
-        self.count(name, status)
+        self._count(name, status)
 
     def taken_at_once(self) -> dict[bytes, tuple[str, AtOnce]]:
         """Path -> the route's name and what takes good requests to it, also by the names that aliases give it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_BYTES = 65_536
@@ -33,11 +34,13 @@ class LimitedHeads(HttpToolsProtocol):
     """One connection. The bytes of an unfinished head are counted by what is received, because the parser hands a header over when it is whole."""
 
     url = b""
-    _unread = 0
+    unread = 0
     """Bytes since the parser last told of a whole head, of a piece of a body, or of the end of a request."""
     _is_refused = False
     _deadline: asyncio.TimerHandle | None = None
     _too_long: int | None = None
+    awaited: object | None = None
+    """What a subclass awaits the body of."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -48,14 +51,25 @@ class LimitedHeads(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._unread += len(data)
+        self.unread += len(data)
         if self._is_refused:
-            if self._unread > _LINGER_BYTES:
+            if self.unread > _LINGER_BYTES:
                 self.transport.close()
             return
-        super().data_received(data)
-        if self._unread:
-            if self._unread > HEAD_BYTES and not self._is_refused:
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        try:  # as uvicorn does, in one call fewer: this is done for every request
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        except httptools.HttpParserUpgrade:
+            self._unsupported_upgrade_warning()
+        if self.awaited is not None:
+            self.body_is_late()
+        if self.unread:
+            if self.unread > HEAD_BYTES and not self._is_refused:
                 self._too_long = 414 if len(self.url) > TARGET_BYTES else 431
                 self.send_400_response("")
             elif self._deadline is None:
@@ -66,23 +80,22 @@ class LimitedHeads(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.url) > TARGET_BYTES:
             self._too_long = 414
-        elif self._unread > HEAD_BYTES and self._head_bytes() > HEAD_BYTES:
+        elif self.unread > HEAD_BYTES and self._head_bytes() > HEAD_BYTES:
             self._too_long = 431
         if self._too_long is not None:
             raise _TooLongError
-        self._unread = 0
-        self.head_complete()
-
-    def head_complete(self) -> None:
-        """A head within limits is whole."""
+        self.unread = 0
         super().on_headers_complete()
 
+    def body_is_late(self) -> None:
+        """All bytes that came were read, and something is still awaited."""
+
     def on_body(self, body: bytes) -> None:
-        self._unread = 0
+        self.unread = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._unread = 0
+        self.unread = 0
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:

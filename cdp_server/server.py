@@ -34,9 +34,8 @@ writer asks five times a group: after each call to the kernel. Every request wai
 _BACKLOG = 2048
 
 
-def build_app(config: ServerConfig) -> App:
+def build_app(config: ServerConfig, metrics: Metrics) -> App:
     """The ASGI application; its lifespan opens the inbox and seals it."""
-    metrics = Metrics()
     collector = Collector(config, metrics)
     metrics.gauge("cdp_pending_bytes", "Bytes in memory that are not yet on disk.", lambda: collector.pending_bytes)
     metrics.gauge("cdp_open_segment_bytes", "Bytes in the open segment.", lambda: collector.open_segment_bytes)
@@ -52,7 +51,13 @@ def build_app(config: ServerConfig) -> App:
     if config.static is not None:
         routes |= static_routes(*config.static)
     return App(
-        routes, prefixes, [collector, debugger], metrics.count_request, debugger.tell_refused, debugger.end_streams, config.path_aliases
+        routes,
+        prefixes,
+        [collector, debugger],
+        metrics.count_request,
+        debugger.tell_refused,
+        debugger.end_streams,
+        config.path_aliases,
     )
 
 
@@ -63,8 +68,9 @@ def serve(app_config: ServerConfig, host: str, port: int, *, on_listening: Calla
     taken, and RuntimeError when the inbox cannot be opened.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
-    app = build_app(app_config)
-    connection = partial(FastPath, routes=app.taken_at_once(), count=app.count)
+    metrics = Metrics()
+    app = build_app(app_config, metrics)
+    connection = partial(FastPath, routes=app.taken_at_once(), metrics=metrics)
     with _listen(host, port, app_config.reuse_port) as listener:
         _server(app, connection, app.end_streams).run_until_told(listener, on_listening)
 

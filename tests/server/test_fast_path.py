@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 from cdp_server import fast_path
 from cdp_server.fast_path import FastPath
 from cdp_server.http import App, Route, Success
+from cdp_server.metrics import Metrics
 from tests.server.conftest import Server
 
 _VOLATILE = re.compile(rb"date: [^\r]+\r\n|[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -212,7 +213,7 @@ class Application:
 
     take: Callable[[bytes, Callable[[bool], None]], Success | None]
     bodies: list[bytes] = field(default_factory=list)
-    counted: list[tuple[str, int]] = field(default_factory=list)
+    metrics: Metrics = field(default_factory=Metrics)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         message = {"more_body": True}
@@ -242,7 +243,7 @@ async def served(application: Application) -> AsyncIterator[Wire]:
         server_state=ServerState(),
         app_state={},
         routes={b"/x": ("x", application.at_once)},
-        count=lambda route, status: application.counted.append((route, status)),
+        metrics=application.metrics,
     )
     server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
@@ -290,7 +291,7 @@ def test_what_was_not_stored_is_handed_over_with_its_body() -> None:
 
     assert ask(application, talk) == [b"slow"] * 3
     assert application.bodies == [b"first!", b"second", b"third!"]
-    assert application.counted == []
+    assert not application.metrics.requests
 
 
 def test_a_failure_in_taking_is_the_applications_to_answer(caplog: pytest.LogCaptureFixture) -> None:
@@ -326,7 +327,8 @@ def test_a_slow_body_is_handed_over_as_far_as_it_came(monkeypatch: pytest.Monkey
 
     assert ask(application, talk) == [b"fast", b"slow", b"fast"]
     assert (taken, application.bodies) == ([b"abcdef", b"mnopqr"], [b"ghijkl"])
-    assert application.counted == [("x", 200)] * 2
+    assert application.metrics.requests == {("x", 200): 2}
+    assert application.metrics.received_bytes == 12
 
 
 def test_a_long_body_is_handed_over() -> None:
