@@ -215,7 +215,9 @@ def clean(body: bytes, messages: Sequence[bytes], max_bytes: int, *, is_anonymou
 
     With `is_anonymous_id_needed` a message without anonymousId cannot.
     """
-    if not (body.isascii() or is_utf8(body)) or (len(body) > max_bytes and any(memoryview(message).nbytes > max_bytes for message in messages)):
+    if not (body.isascii() or is_utf8(body)) or (
+        len(body) > max_bytes and any(memoryview(message).nbytes > max_bytes for message in messages)
+    ):
         return False
     try:
         checked = _decode_whole(body).batch

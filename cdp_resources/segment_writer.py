@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
+
+_LOCKED_SECONDS = 0.05
+"""How long a segment stays locked at most while more is expected. Who wants to seal it looks every half millisecond."""
+_OTHERS_SECONDS = 0.001
+"""How long they have for it then."""
 
 
 class Segments(Protocol):
@@ -39,8 +45,14 @@ class InboxWriter(Protocol):
     def has_unsealed(self) -> bool:
         """Whether a segment that it no longer writes to still waits to be sealed."""
 
-    def append(self, lines: bytes, now: datetime) -> None:
-        """Write whole lines, all received in the hour of `now`; durable when it returns. Raises OSError."""
+    def append(self, lines: bytes, now: datetime, *, is_more_expected: bool = False) -> None:
+        """Write whole lines, all received in the hour of `now`; durable when it returns. Raises OSError.
+
+        Who expects more at once calls again, or `rest`, within a moment.
+        """
+
+    def rest(self) -> None:
+        """What was expected has not come."""
 
     def seal_if_due(self, now: datetime, more_bytes: int = 0) -> None:
         """Seal what is open when its time has come."""
@@ -66,6 +78,8 @@ class _Segment:
         self.hour = hour
         self.opened_at = opened_at
         self.good_bytes = 0
+        self.locked_at: float | None = None
+        """When this writer took the lock that it holds, by the monotonic clock."""
         status = os.fstat(descriptor)
         self._identity = (status.st_dev, status.st_ino)
 
@@ -87,6 +101,7 @@ class SegmentWriter:
         self._max_age_seconds = max_age_seconds
         self._segment: _Segment | None = None
         self._unsealed: list[Path] = []
+        self._is_others_turn = False
 
     @property
     def open_bytes(self) -> int:
@@ -98,27 +113,33 @@ class SegmentWriter:
         """Whether a segment that it no longer writes to still waits to be sealed."""
         return bool(self._unsealed)
 
-    def append(self, lines: bytes, now: datetime) -> None:
+    def append(self, lines: bytes, now: datetime, *, is_more_expected: bool = False) -> None:
         """Write whole lines, all received in the hour of `now`; on disk when it returns.
 
-        Raises OSError when they could not be written: then they are not acknowledged, and nothing written earlier is harmed.
+        Raises OSError when they could not be written: then they are not acknowledged, and nothing written earlier is harmed. When more is
+        expected the segment stays locked for it, for a moment, since locking it and looking whether it is in its place takes as many calls to
+        the kernel as writing.
         """
         if not lines:
             return
         if not lines.endswith(b"\n"):
             raise ValueError("lines of the inbox end with a newline")
         self.seal_if_due(now, len(lines))
-        while True:
-            segment = self._segment or self._open(now)
-            fcntl.flock(segment.descriptor, fcntl.LOCK_EX)
-            try:
-                if segment.is_in_place():
-                    self._write(segment, lines)
-                    return
-            finally:
-                if self._segment is segment:
-                    fcntl.flock(segment.descriptor, fcntl.LOCK_UN)
-            self._leave()
+        try:
+            self._write(self._locked(now), lines)
+        finally:
+            if not is_more_expected:
+                self.rest()
+            elif self._segment and time.monotonic() - (self._segment.locked_at or 0.0) > _LOCKED_SECONDS:
+                self.rest()
+                self._is_others_turn = True
+
+    def rest(self) -> None:
+        """Unlock the segment where it is locked, so that others can seal it."""
+        segment = self._segment
+        if segment is not None and segment.locked_at is not None:
+            segment.locked_at = None
+            fcntl.flock(segment.descriptor, fcntl.LOCK_UN)
 
     def seal_if_due(self, now: datetime, more_bytes: int = 0) -> None:
         """Seal the open segment when its hour, its age or its size (with `more_bytes` to come) says so."""
@@ -149,6 +170,21 @@ class SegmentWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _locked(self, now: datetime) -> _Segment:
+        """The open segment, locked and in its place."""
+        if self._is_others_turn:
+            self._is_others_turn = False
+            time.sleep(_OTHERS_SECONDS)
+        while True:
+            segment = self._segment or self._open(now)
+            if segment.locked_at is not None:
+                return segment
+            fcntl.flock(segment.descriptor, fcntl.LOCK_EX)
+            if segment.is_in_place():
+                segment.locked_at = time.monotonic()
+                return segment
+            self._leave()
+
     def _open(self, now: datetime) -> _Segment:
         hour = hour_of(now)
         path, descriptor = self._inbox.new_segment(hour)
@@ -156,21 +192,14 @@ class SegmentWriter:
         return self._segment
 
     def _write(self, segment: _Segment, lines: bytes) -> None:
-        """Under the segment's lock. After a failure nothing of `lines` is left in a segment that is used again."""
+        """Under the segment's lock. After a failure the segment ends before `lines`, and is not used again."""
+        rest, offset = memoryview(lines), segment.good_bytes
         try:
-            rest = memoryview(lines)
-            while rest:
-                rest = rest[os.write(segment.descriptor, rest) :]
+            while rest:  # written and synced in one call
+                count = os.pwritev(segment.descriptor, [rest], offset, os.RWF_DSYNC)
+                rest, offset = rest[count:], offset + count
         except OSError:
-            try:
-                os.ftruncate(segment.descriptor, segment.good_bytes)
-            except OSError:
-                self._leave()
-            raise
-        try:
-            os.fdatasync(segment.descriptor)
-        except OSError:
-            # The kernel reports a lost write once and then calls the pages clean: this file is never trusted again.
+            # Perhaps of the sync: the kernel reports a lost write once and then calls the pages clean. This file is never trusted again.
             with suppress(OSError):
                 os.ftruncate(segment.descriptor, segment.good_bytes)
             self._leave()

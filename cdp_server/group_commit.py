@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from queue import Empty, SimpleQueue
 
 from cdp_resources import clock
 from cdp_resources.segment_writer import InboxWriter
@@ -21,6 +23,8 @@ from cdp_server.metrics import Metrics
 _log = logging.getLogger(__name__)
 _HOUR = 3_600_000_000
 _LOOK_SECONDS = 1.0
+_EXPECTED_SECONDS = 0.005
+"""How long after a group another one is expected."""
 _MIN_FREE_BYTES = 512 * 1024 * 1024
 
 
@@ -51,9 +55,11 @@ class GroupCommit:
         self._config = config
         self._metrics = metrics
         self._groups: deque[_Group] = deque()
-        self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inbox")
-        self._tasks: list[asyncio.Task[None]] = []
+        self._is_writing = False
+        self._written = asyncio.Event()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="inbox", daemon=True)
+        self._sealing: asyncio.Task[None] | None = None
         self._closing = False
         self.pending_bytes = 0
         self.has_room = True
@@ -67,18 +73,22 @@ class GroupCommit:
     def start(self) -> None:
         """Begin to write, to seal by age and hour, and to watch the room on disk; called on the running loop. Raises OSError."""
         self._look_for_room()
-        self._tasks = [asyncio.create_task(self._write_groups()), asyncio.create_task(self._every_second())]
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        self._sealing = asyncio.create_task(self._every_second())
 
     async def stop(self) -> None:
         """Write what waits, seal, and end."""
         self._closing = True
-        self._wake.set()
-        writing, sealing = self._tasks
-        sealing.cancel()
-        await asyncio.gather(sealing, return_exceptions=True)
-        await writing
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close_writer)
-        self._thread.shutdown()
+        assert self._sealing is not None
+        self._sealing.cancel()
+        await asyncio.gather(self._sealing, return_exceptions=True)
+        while self._is_writing:
+            self._written.clear()
+            await self._written.wait()
+        await self._in_thread(self._close_writer)
+        self._jobs.put(None)
+        self._thread.join()
 
     def probe(self) -> None:
         """Prove that a durable write works; any thread may ask. Raises OSError when it does not."""
@@ -89,7 +99,8 @@ class GroupCommit:
     ) -> None:
         """Write lines with the next group, and call `written` with whether they are on disk. Raises OverloadedError and NoRoomError.
 
-        `received_at` is in microseconds since 1970 UTC; all lines carry it. `accepted` and `refused`: how many messages they are. Lines that are not on disk must not be acknowledged.
+        `received_at` is in microseconds since 1970 UTC; all lines carry it. `accepted` and `refused`: how many messages they are. Lines
+        that are not on disk must not be acknowledged.
         """
         if self._closing or self.pending_bytes + len(lines) > self._config.max_pending_bytes:
             raise OverloadedError
@@ -104,43 +115,79 @@ class GroupCommit:
         if refused:
             group.refused[source] += refused
         self.pending_bytes += len(lines)
-        self._wake.set()
+        if not self._is_writing:
+            self._is_writing = True
+            self._loop.call_soon(self._write_next)  # with what else has arrived by now
 
-    async def _write_groups(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            if not self._groups:
-                if self._closing:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            group = self._groups.popleft()
-            lines = b"".join(group.lines)
-            error = await loop.run_in_executor(self._thread, self._append, lines, group.received_at)
-            self.pending_bytes -= len(lines)
-            if error is None:
-                self._metrics.accepted.update(group.accepted)
-                self._metrics.refused.update(group.refused)
-            loop.call_soon(_tell, group.waiting, error is None)  # after the next group has gone to the thread
+    def _write_next(self) -> None:
+        group = self._groups.popleft()
+        self._jobs.put(partial(self._write, group, b"".join(group.lines)))
 
-    def _append(self, lines: bytes, received_at: int) -> Exception | None:
+    def _write(self, group: _Group, lines: bytes) -> None:
+        """In the thread."""
         began = time.perf_counter()
+        error = None
         try:
-            self._writer.append(lines, clock.instant(received_at))
-        except Exception as error:  # whatever it was: the senders must hear that nothing was stored, and the next group be tried
+            self._writer.append(lines, clock.instant(group.received_at), is_more_expected=True)
+        except Exception as raised:  # whatever it was: the senders must hear that nothing was stored, and the next group be tried
+            error = raised
+        self._loop.call_soon_threadsafe(self._end, group, len(lines), time.perf_counter() - began, error)
+
+    def _end(self, group: _Group, size: int, seconds: float, error: Exception | None) -> None:
+        self.pending_bytes -= size
+        if self._groups:  # first of all: the thread need not wait while senders are answered
+            self._write_next()
+        else:
+            self._is_writing = False
+            self._written.set()
+        if error is None:
+            self._metrics.observe_commit(seconds, size)
+            self._metrics.accepted.update(group.accepted)
+            self._metrics.refused.update(group.refused)
+        else:
             self._metrics.failed_commits += 1
             _log.error("the inbox cannot be written: %s", getattr(error, "strerror", None) or type(error).__name__)
-            return error
-        self._metrics.observe_commit(time.perf_counter() - began, len(lines))
-        return None
+        for written in group.waiting:
+            try:
+                written(error is None)
+            except Exception as failure:  # the others wait too
+                _log.error("a sender was not answered: %s", type(failure).__name__)
+
+    def _work(self) -> None:
+        """The thread. What it does needs the interpreter's lock again after each call to the kernel, so it makes few."""
+        seconds: float | None = None
+        while True:
+            try:
+                job = self._jobs.get(timeout=seconds)
+            except Empty:
+                self._writer.rest()
+                seconds = None
+                continue
+            if job is None:
+                return
+            job()
+            seconds = _EXPECTED_SECONDS
+
+    async def _in_thread(self, do: Callable[[], None]) -> None:
+        """Return when it is done there. Raises what it raises."""
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def job() -> None:
+            try:
+                do()
+            except BaseException as error:
+                self._loop.call_soon_threadsafe(_fail, done, error)
+            else:
+                self._loop.call_soon_threadsafe(_finish, done)
+
+        self._jobs.put(job)
+        await done
 
     async def _every_second(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
-                await loop.run_in_executor(self._thread, self._look)
+                await self._in_thread(self._look)
             except OSError as error:  # it is tried again in a second
                 _log.error("the inbox cannot be looked after: %s", error.strerror or type(error).__name__)
 
@@ -168,9 +215,11 @@ class GroupCommit:
             _log.error("the last segment is not sealed; the next run seals it: %s", error.strerror or type(error).__name__)
 
 
-def _tell(waiting: list[Callable[[bool], None]], is_written: bool) -> None:
-    for written in waiting:
-        try:
-            written(is_written)
-        except Exception as error:  # the others wait too
-            _log.error("a sender was not answered: %s", type(error).__name__)
+def _finish(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def _fail(done: asyncio.Future[None], error: BaseException) -> None:
+    if not done.done():
+        done.set_exception(error)

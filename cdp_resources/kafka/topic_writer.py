@@ -56,7 +56,7 @@ class TopicWriter:
         """Whether something waits to be sealed: nothing does in a topic."""
         return False
 
-    def append(self, lines: bytes, now: datetime) -> None:
+    def append(self, lines: bytes, now: datetime, *, is_more_expected: bool = False) -> None:
         """Write whole lines, all received in the hour of `now`; on all in-sync replicas when it returns.
 
         Raises OSError when not all of them are known to be: then they are not acknowledged. Some may be in the topic all the same.
@@ -65,8 +65,11 @@ class TopicWriter:
             return
         if not lines.endswith(b"\n"):
             raise ValueError("lines of the inbox end with a newline")
-        _ = now  # lines carry their time of receipt
+        _ = now, is_more_expected  # lines carry their time of receipt, and nothing is locked
         self._send(parts(lines, self._topic.max_message_bytes))
+
+    def rest(self) -> None:
+        """Nothing is held."""
 
     def seal_if_due(self, now: datetime, more_bytes: int = 0) -> None:
         """Nothing is sealed: whoever moves the topic's messages on makes batches of them."""

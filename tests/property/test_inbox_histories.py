@@ -54,7 +54,12 @@ class Life:
     def step(self, kind: str, which: int, amount: int) -> None:
         if kind == "append":
             numbers, lines = self.lines(amount)
-            self.writers[which].append(b"".join(lines), self.now)
+            if which:
+                self.writers[which].append(b"".join(lines), self.now)
+            else:
+                for line in lines:
+                    self.writers[which].append(line, self.now, is_more_expected=True)
+                self.writers[which].rest()
             self.acknowledged += numbers
         elif kind == "seal":
             Inbox(self.root).seal_open()

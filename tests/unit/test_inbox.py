@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -202,41 +203,81 @@ def test_lines_without_an_end_are_not_written(inbox: Inbox) -> None:
 
 
 def test_a_segment_whose_sync_failed_is_never_used_again(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.fdatasync
+    real = os.pwritev
 
-    def failing(descriptor: int) -> None:
+    def failing(*_: object) -> int:
         raise OSError(errno.EIO, "the disk lost a write")
 
     with inbox.writer() as writer:
         writer.append(line(1), NOW)
         (first,) = (inbox.root / "open").iterdir()
-        monkeypatch.setattr(os, "fdatasync", failing)
+        monkeypatch.setattr(os, "pwritev", failing)
         with pytest.raises(OSError, match="lost a write"):
             writer.append(line(2), NOW)
-        monkeypatch.setattr(os, "fdatasync", real)
+        monkeypatch.setattr(os, "pwritev", real)
         writer.append(line(3), NOW)
         assert first not in list((inbox.root / "open").iterdir())
     assert [numbers(inbox, batch) for batch in inbox.batches()] == [[1], [3]]
 
 
 def test_a_write_that_fails_midway_is_taken_back(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.write
+    real = os.pwritev
     calls: list[int] = []
 
-    def short(descriptor: int, content: memoryview) -> int:
-        calls.append(len(content))
-        if len(calls) == 2:
+    def short(descriptor: int, contents: list[memoryview], offset: int, flags: int) -> int:
+        calls.append(flags)
+        if len(calls) == 3:
             raise OSError(errno.ENOSPC, "no room")
-        return real(descriptor, content[:10])
+        return real(descriptor, [contents[0][:10]], offset, flags)
 
     with inbox.writer() as writer:
         writer.append(line(1), NOW)
-        monkeypatch.setattr(os, "write", short)
+        monkeypatch.setattr(os, "pwritev", short)
         with pytest.raises(OSError, match="no room"):
             writer.append(line(2), NOW)
-        monkeypatch.setattr(os, "write", real)
+        monkeypatch.setattr(os, "pwritev", real)
         writer.append(line(3), NOW)
-    assert [numbers(inbox, batch) for batch in inbox.batches()] == [[1, 3]]
+    assert [numbers(inbox, batch) for batch in inbox.batches()] == [[1], [3]]
+    assert calls == [os.RWF_DSYNC] * 3
+
+
+def test_what_is_written_in_pieces_is_whole(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda file, contents, at, flags: real(file, [contents[0][:7]], at, flags))
+    with inbox.writer() as writer:
+        writer.append(line(1) + line(2), NOW)
+        writer.append(line(3), NOW)
+    assert [numbers(inbox, batch) for batch in inbox.batches()] == [[1, 2, 3]]
+
+
+def test_a_busy_writer_lets_others_seal(inbox: Inbox) -> None:
+    sealed: list[Batch] = []
+    written = 0
+    with inbox.writer() as writer:
+        for number in range(100_000):
+            writer.append(line(number), NOW, is_more_expected=True)
+            written = number
+            if number == 20:
+                sealing = threading.Thread(target=lambda: sealed.extend(Inbox(inbox.root).seal_open()))
+                sealing.start()
+            if number > 20 and not sealing.is_alive():
+                break
+        writer.rest()
+        sealing.join()
+        writer.append(line(written + 1), NOW)
+    assert len(sealed) == 1
+    assert [number for batch in inbox.batches() for number in numbers(inbox, batch)] == list(range(written + 2))
+
+
+def test_a_writer_at_rest_holds_nothing(inbox: Inbox) -> None:
+    with inbox.writer() as writer:
+        writer.append(line(1), NOW, is_more_expected=True)
+        writer.append(line(2), NOW, is_more_expected=True)
+        writer.rest()
+        writer.rest()
+        assert [numbers(inbox, batch) for batch in Inbox(inbox.root).seal_open()] == [[1, 2]]
+        writer.append(line(3), NOW, is_more_expected=True)
+    assert [numbers(inbox, batch) for batch in inbox.batches()] == [[1, 2], [3]]
 
 
 def test_a_durable_write_can_be_proved(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
