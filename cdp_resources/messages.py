@@ -115,7 +115,7 @@ def check(message: bytes, type_: str | None, max_bytes: int, *, is_anybody_ok: b
     """
     if len(message) > max_bytes:
         raise RefusedMessageError(f"message longer than {max_bytes} bytes")
-    if not (message.isascii() or is_utf8(message)):
+    if not is_utf8(message):
         raise RefusedMessageError("not UTF-8")
     try:
         decoded = _decode(message)
@@ -215,9 +215,7 @@ def clean(body: bytes, messages: Sequence[bytes], max_bytes: int, *, is_anonymou
 
     With `is_anonymous_id_needed` a message without anonymousId cannot.
     """
-    if not (body.isascii() or is_utf8(body)) or (
-        len(body) > max_bytes and any(memoryview(message).nbytes > max_bytes for message in messages)
-    ):
+    if not is_utf8(body) or (len(body) > max_bytes and any(memoryview(message).nbytes > max_bytes for message in messages)):
         return False
     try:
         checked = _decode_whole(body).batch

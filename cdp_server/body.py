@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from cdp_server.http import HttpError, Receive
 
-GZIP = b"\x1f\x8b"
+_GZIP = b"\x1f\x8b"
 _DRAINED_BYTES = 64 * 1024 * 1024
 
 
@@ -106,7 +106,7 @@ def decompressed(body: bytes, encoding: bytes | None, limit: int) -> bytes:
 
     Raises BadGzipError; HttpError 413 when it unpacks to more than `limit` bytes, 415 for another encoding.
     """
-    if body[:2] != GZIP:
+    if body[:2] != _GZIP:
         if encoding is not None and encoding.strip().lower() in (b"br", b"zstd", b"deflate", b"compress"):
             raise HttpError(415, "unsupported_encoding", "Content-Encoding is gzip or nothing")
         return body

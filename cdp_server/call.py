@@ -11,11 +11,10 @@ from functools import lru_cache
 
 from cdp_resources import envelope, messages
 from cdp_server.config import SourceEntry
-from cdp_server.http import Headers, Send, cross_origin, respond
+from cdp_server.http import JSON, Headers, Send, cross_origin, respond
 from cdp_server.visitor import Visitor
 
 _SUCCESS = b'{"success": true}'
-_JSON = (b"content-type", b"application/json")
 _END = b"content-length: %d\r\n\r\n%b" % (len(_SUCCESS), _SUCCESS)
 
 
@@ -69,7 +68,7 @@ class Call:
 
     async def succeed(self, send: Send) -> int:
         """Say that everything is on disk."""
-        return await respond(send, 200, _SUCCESS, [_JSON, *self.answer_headers()])
+        return await respond(send, 200, _SUCCESS, [JSON, *self.answer_headers()])
 
     def success(self) -> bytes:
         """The same as bytes, headers and body, as they follow the status line."""
@@ -81,7 +80,7 @@ class Call:
 @lru_cache(maxsize=1024)
 def _header_lines(origin: bytes | None) -> bytes:
     """The headers of a success up to the cookie. Pages of a site are of few origins."""
-    return b"".join(b"%b: %b\r\n" % each for each in (_JSON, *cross_origin(origin)))
+    return b"".join(b"%b: %b\r\n" % each for each in (JSON, *cross_origin(origin)))
 
 
 def _shortened(ip: str | None) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NoReturn
@@ -22,7 +23,7 @@ from cdp_resources.kafka.topic_writer import TopicWriter
 from cdp_resources.messages import RefusedMessageError
 from cdp_resources.segment_writer import InboxWriter
 from cdp_server import batch_lines
-from cdp_server.body import GZIP, BadGzipError, BodyReader, ClientGoneError, decompressed
+from cdp_server.body import BadGzipError, BodyReader, ClientGoneError, decompressed
 from cdp_server.call import Call, Proxies
 from cdp_server.config import ServerConfig, SourceEntry
 from cdp_server.group_commit import GroupCommit, NoRoomError, OverloadedError
@@ -171,14 +172,11 @@ class Collector:
     ) -> tuple[Call, bytes] | None:
         """As `read`, of a whole request without a query; None where `read` would refuse it, and for a visitor who is not to be tracked."""
         try:
-            entry = self._by_header.get(headers.get(b"authorization", b""))
-            if entry is None or not entry.spec.enabled:
-                entry = self.entry_before_body(headers, _NO_QUERY)
+            entry = self.entry_before_body(headers, _NO_QUERY)
             limit = entry.spec.max_batch_bytes if entry else self._body_limit
             if len(body) > limit:
                 return None
-            if body[:2] == GZIP or b"content-encoding" in headers:
-                body = decompressed(body, headers.get(b"content-encoding"), limit)
+            body = decompressed(body, headers.get(b"content-encoding"), limit)
             if entry is None:
                 entry = self.entry_in(body)
                 if len(body) > entry.spec.max_batch_bytes:
@@ -288,11 +286,32 @@ class Collector:
         return self.entry(key)
 
 
-class _SingleCall:
+class _Post(ABC):
+    """What a path does with messages that are posted."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def at_once(
+        self, sent: Headers, headers: Mapping[bytes, bytes], peer: str | None, body: bytes, stored: Callable[[bool], None]
+    ) -> Call | None:
+        """See `http.AtOnce`."""
+        read = self._collector.read_at_once(sent, headers, peer, body)
+        if read is None:
+            return None
+        lines, count = self.accepted(*read)
+        return read[0] if count and self._collector.store_at_once(read[0], lines, count, stored) else None
+
+    @abstractmethod
+    def accepted(self, call: Call, body: bytes) -> tuple[bytes, int]:
+        """The lines of all messages of a body and their number; 0 where one of them cannot be accepted as it is."""
+
+
+class _SingleCall(_Post):
     """`POST /v1/track` and its like: the body is the message, the path is its type."""
 
     def __init__(self, collector: Collector, type_: str) -> None:
-        self._collector = collector
+        super().__init__(collector)
         self._type = type_
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> int:
@@ -310,18 +329,11 @@ class _SingleCall:
         await self._collector.commit(call, line, 1, 0)
         return await call.succeed(send)
 
-    def at_once(
-        self, sent: Headers, headers: Mapping[bytes, bytes], peer: str | None, body: bytes, stored: Callable[[bool], None]
-    ) -> Call | None:
-        """See `http.AtOnce`."""
-        read = self._collector.read_at_once(sent, headers, peer, body)
-        if read is None:
-            return None
+    def accepted(self, call: Call, body: bytes) -> tuple[bytes, int]:
         try:
-            line = self._line(*read)
+            return self._line(call, body), 1
         except RefusedMessageError:
-            return None
-        return read[0] if self._collector.store_at_once(read[0], line, 1, stored) else None
+            return b"", 0
 
     def _line(self, call: Call, body: bytes) -> bytes:
         """The line of an accepted message. Raises RefusedMessageError with the reason."""
@@ -329,11 +341,8 @@ class _SingleCall:
         return call.head(self._type, checked.sentAt) + envelope.one_line(body) + envelope.END
 
 
-class _BatchCall:
+class _BatchCall(_Post):
     """`POST /v1/batch`: messages of all types in `batch`; what the batch says once (`sentAt`, `context`) holds for each."""
-
-    def __init__(self, collector: Collector) -> None:
-        self._collector = collector
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> int:
         try:
@@ -364,20 +373,13 @@ class _BatchCall:
         await self._collector.commit(call, lines, count - refused, refused)
         return await call.succeed(send)
 
-    def at_once(
-        self, sent: Headers, headers: Mapping[bytes, bytes], peer: str | None, body: bytes, stored: Callable[[bool], None]
-    ) -> Call | None:
-        """See `http.AtOnce`."""
-        read = self._collector.read_at_once(sent, headers, peer, body)
-        if read is None:
-            return None
-        call, body = read
+    def accepted(self, call: Call, body: bytes) -> tuple[bytes, int]:
         try:
             batch = messages.split(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
+            return b"", 0
         lines = self._lines(call, body, batch)
-        return call if lines and self._collector.store_at_once(call, lines, len(batch.batch), stored) else None
+        return (b"", 0) if lines is None else (lines, len(batch.batch))
 
     def _lines(self, call: Call, body: bytes, batch: messages.Batch) -> bytes | None:
         has_cookie = call.visitor.cookie_id is not None

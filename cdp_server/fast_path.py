@@ -3,7 +3,7 @@
 uvicorn makes a scope, a task and four messages of each request, and looks at each header of the answer with two regular expressions: that is most
 of what a bare application costs. Whatever cannot be answered with success here, and what does not come whole within a short time, is handed to the
 application as if it had never been here, so every refusal is written in one place. What this relies on of uvicorn's connection is compared
-with its own way in tests/server/test_fast_path.py. Calls cost more here than what they do, so there are few.
+with its own way in tests/server/test_fast_path.py.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Request:
 class FastPath(LimitedHeads):
     """One connection."""
 
-    awaited: _Request | None = None
+    _awaited: _Request | None = None
     """The request whose body is not yet whole."""
     _body_deadline: asyncio.TimerHandle | None = None
     _idle_timer: asyncio.TimerHandle | None = None
@@ -66,12 +66,21 @@ class FastPath(LimitedHeads):
         self._answered_at = 0.0
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.awaited = None
+        self._awaited = None
         self._forget_body_deadline()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._awaited is None:
+            return
+        if len(self._awaited.body) > HIGH_WATER_LIMIT:
+            self._give_up()
+        elif self._body_deadline is None:
+            self._body_deadline = self.loop.call_later(_BODY_SECONDS, self._give_up)
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -95,14 +104,14 @@ class FastPath(LimitedHeads):
             and not self.flow.write_paused
         ):
             self.unread = 0
-            self.awaited = self.cycle = _Request(self.url, self.headers, headers, *found)  # type: ignore[assignment]
+            self._awaited = self.cycle = _Request(self.url, self.headers, headers, *found)  # type: ignore[assignment]
             return
         self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
         self.scope = self._scope(self.headers)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        request = self.awaited
+        request = self._awaited
         if request is None:
             super().on_body(body)
             return
@@ -110,12 +119,12 @@ class FastPath(LimitedHeads):
         request.body = request.body + body if request.body else body
 
     def on_message_complete(self) -> None:
-        request = self.awaited
+        request = self._awaited
         if request is None:
             super().on_message_complete()
             return
         self.unread = 0
-        self.awaited = None
+        self._awaited = None
         if self._body_deadline is not None:
             self._forget_body_deadline()
         peer = self.client[0] if self.client else None
@@ -125,12 +134,6 @@ class FastPath(LimitedHeads):
             _log.error("a request cannot be taken at once: %s", type(error).__name__)
         if request.answer is None:
             self._hand_over(request, is_whole=True)
-
-    def body_is_late(self) -> None:
-        if self.awaited is not None and len(self.awaited.body) > HIGH_WATER_LIMIT:
-            self._give_up()
-        elif self._body_deadline is None:
-            self._body_deadline = self.loop.call_later(_BODY_SECONDS, self._give_up)
 
     def _stored(self, request: _Request, is_stored: bool) -> None:
         """Say that everything is on disk, or let the application try again and say what is wrong."""
@@ -206,7 +209,7 @@ class FastPath(LimitedHeads):
             self.timeout_keep_alive_handler()
 
     def _give_up(self) -> None:
-        request, self.awaited = self.awaited, None
+        request, self._awaited = self._awaited, None
         self._forget_body_deadline()
         if request is not None:
             self._hand_over(request, is_whole=False)

@@ -46,7 +46,7 @@ class HttpError(Exception):
         self.source = source
 
 
-_JSON = (b"content-type", b"application/json")
+JSON = (b"content-type", b"application/json")
 _ALLOWED_HEADERS = b"authorization, content-type, content-encoding, anonymousid, sentat, x-write-key, x-ip-policy, sp-anonymous"
 _HEADER_NAMES = re.compile(rb"[a-z0-9-]+(\s*,\s*[a-z0-9-]+)*", re.IGNORECASE)
 
@@ -81,12 +81,12 @@ async def respond(send: Send, status: int, body: bytes, headers: Headers) -> int
 
 async def respond_json(scope: Scope, send: Send, status: int, body: bytes) -> int:
     """Send JSON, readable from the page that asked."""
-    return await respond(send, status, body, [_JSON, *cross_origin(header(scope, b"origin"))])
+    return await respond(send, status, body, [JSON, *cross_origin(header(scope, b"origin"))])
 
 
 async def respond_error(scope: Scope, send: Send, error: HttpError) -> int:
     """Send the answer that an error stands for."""
-    headers = [_JSON, *cross_origin(header(scope, b"origin"))]
+    headers = [JSON, *cross_origin(header(scope, b"origin"))]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if error.close:
@@ -107,7 +107,7 @@ async def respond_preflight(scope: Scope, send: Send, methods: str) -> int:
         (b"access-control-allow-headers", asked if _HEADER_NAMES.fullmatch(asked) else _ALLOWED_HEADERS),
         (b"access-control-max-age", b"86400"),
     ]
-    return await respond(send, 200, b"{}", [_JSON, *headers])
+    return await respond(send, 200, b"{}", [JSON, *headers])
 
 
 class Success(Protocol):

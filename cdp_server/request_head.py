@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_BYTES = 65_536
@@ -39,8 +38,6 @@ class LimitedHeads(HttpToolsProtocol):
     _is_refused = False
     _deadline: asyncio.TimerHandle | None = None
     _too_long: int | None = None
-    awaited: object | None = None
-    """What a subclass awaits the body of."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -56,18 +53,7 @@ class LimitedHeads(HttpToolsProtocol):
             if self.unread > _LINGER_BYTES:
                 self.transport.close()
             return
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
-        try:  # as uvicorn does, in one call fewer: this is done for every request
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
-            self.send_400_response("Invalid HTTP request received.")
-            return
-        except httptools.HttpParserUpgrade:
-            self._unsupported_upgrade_warning()
-        if self.awaited is not None:
-            self.body_is_late()
+        super().data_received(data)
         if self.unread:
             if self.unread > HEAD_BYTES and not self._is_refused:
                 self._too_long = 414 if len(self.url) > TARGET_BYTES else 431
@@ -86,9 +72,6 @@ class LimitedHeads(HttpToolsProtocol):
             raise _TooLongError
         self.unread = 0
         super().on_headers_complete()
-
-    def body_is_late(self) -> None:
-        """All bytes that came were read, and something is still awaited."""
 
     def on_body(self, body: bytes) -> None:
         self.unread = 0

@@ -30,7 +30,7 @@ from cdp_server.webhooks import Webhooks
 _STOP_SECONDS = 20
 _SWITCH_SECONDS = 20e-6
 """How long the event loop may go on before the thread that writes gets its turn. CPython's 5 ms are as long as a whole group takes, and the
-writer asks five times a group: after each call to the kernel. Every request waits for it, so shorter turns let through more requests."""
+writer asks at least twice a group: when it is given one, and after it is on disk. Every request waits for it, so shorter turns let through more requests."""
 _BACKLOG = 2048
 
 

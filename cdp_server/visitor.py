@@ -114,12 +114,11 @@ def _attributes(cookie: IdCookie) -> str:
 def _cookies(header: bytes, wanted: re.Pattern[str]) -> dict[str, str]:
     """Name -> value of those that are wanted, each by itself, since one that is broken must not hide the others."""
     found: dict[str, str] = {}
-    for name, text in wanted.findall(
-        ";" + header.decode("latin-1")
-    ):  # a pattern with a fixed beginning is searched several times as fast
+    text = ";" + header.decode("latin-1")  # a pattern that begins with one character is searched several times as fast
+    for name, rest in wanted.findall(text):
         if name in found:
             continue
-        value = text.rstrip()
+        value = rest.rstrip()
         if value.startswith('"'):
             try:
                 value = SimpleCookie(f"quoted={value}")["quoted"].value

@@ -9,10 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from cdp_resources import envelope
+from cdp_resources import clock, envelope
 from cdp_resources.inbox import Batch, Inbox
 from cdp_resources.kafka import taking
 from cdp_resources.kafka.cluster import InboxTopic
@@ -26,7 +25,6 @@ NAME = "inbox_topic"
 FOREIGN_SOURCE = "kafka"
 """The source of what is in the topic and no collector wrote."""
 FOREIGN = "a message of the inbox's topic that no collector wrote"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SANE = range(946_684_800_000_000, 4_102_444_800_000_000)
 _BEGIN = b'{"source":'
 
@@ -87,7 +85,7 @@ def lines_by_hour(messages: Iterable[Message]) -> dict[str, list[bytes]]:
         if at is None:
             at = _written_at(message)
             value = envelope.refused(FOREIGN_SOURCE, at, value, FOREIGN)
-        found[hour_of(_EPOCH + timedelta(microseconds=at))].append((at, value))
+        found[hour_of(clock.instant(at))].append((at, value))
     return {hour: [value for _, value in sorted(several, key=_first)] for hour, several in found.items()}
 
 

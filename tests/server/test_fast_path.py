@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,9 +24,11 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from cdp_server import fast_path
+from cdp_server.config import ServerConfig
 from cdp_server.fast_path import FastPath
 from cdp_server.http import App, Route, Success
 from cdp_server.metrics import Metrics
+from cdp_server.server import build_app
 from tests.server.conftest import Server
 
 _VOLATILE = re.compile(rb"date: [^\r]+\r\n|[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -350,6 +353,11 @@ def test_aliases_stand_for_paths_that_nothing_else_answers() -> None:
     nothing: Any = None
     app = App(routes, {"/p/": Route("GET", handler)}, [], nothing, nothing, nothing, aliases)
     assert app.taken_at_once() == dict.fromkeys([b"/v1/t", b"/b", b"/c/v1/t"], ("/v1/t", taken))
+
+
+def test_the_paths_of_sdks_are_taken_at_once(tmp_path: Path) -> None:
+    paths = build_app(ServerConfig(inbox=tmp_path, sources={}), Metrics()).taken_at_once()
+    assert {b"/v1/batch", b"/v1/b", b"/beacon/v1/batch", b"/v1/track", b"/v1/t", b"/api/s/s2s/identify"} <= set(paths)
 
 
 def test_an_origin_that_may_not_stand_in_a_header_is_no_request(collector: Server) -> None:
