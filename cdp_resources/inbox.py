@@ -201,9 +201,9 @@ class Inbox:
             os.fsync(file.fileno())
 
     def new_segment(self, hour: str) -> tuple[Path, int]:
-        """Create an open segment, durably named, and return its path and descriptor."""
+        """Create an open segment, durably named, and return its path and descriptor: what is written is on disk when the call returns."""
         path = self._open / f"{hour}-{os.getpid()}-{uuid.uuid4().hex}.jsonl"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _MODE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_DSYNC | os.O_CLOEXEC, _MODE)
         try:
             sync_directory(self._open)
         except BaseException:

@@ -10,22 +10,23 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-_LOCKED_SECONDS = 0.05
+_LOCKED_SECONDS = 0.2
 """How long a segment stays locked at most while more is expected. Who wants to seal it looks every half millisecond."""
 _OTHERS_SECONDS = 0.001
 """How long they have for it then."""
+_HOUR = timedelta(hours=1)
 
 
 class Segments(Protocol):
     """Where segments are made and sealed: the inbox."""
 
     def new_segment(self, hour: str) -> tuple[Path, int]:
-        """Create an open segment, durably named, and return its path and descriptor."""
+        """Create an open segment, durably named, and return its path and descriptor: what is written is on disk when the call returns."""
 
     def seal(self, segments: Iterable[Path]) -> object:
         """Make batches of these open segments; one that was sealed already is passed over."""
@@ -51,6 +52,19 @@ class InboxWriter(Protocol):
         Who expects more at once calls again, or `rest`, within a moment.
         """
 
+    def reserve(self, size: int, now: datetime) -> tuple[int, int] | None:
+        """Descriptor and offset where lines of this size can be written at once, by other means than `append`; None where only that can.
+
+        Does not wait. The caller writes all of them there, or calls `abandon`; nothing else may be called until one of `written` and
+        `abandon` was.
+        """
+
+    def written(self, size: int) -> None:
+        """All lines are on disk where they were to be written."""
+
+    def abandon(self) -> None:
+        """They are not: nothing written earlier is harmed, and what is there of them is taken back."""
+
     def rest(self) -> None:
         """What was expected has not come."""
 
@@ -75,13 +89,17 @@ class _Segment:
     def __init__(self, path: Path, descriptor: int, hour: str, opened_at: datetime) -> None:
         self.path = path
         self.descriptor = descriptor
-        self.hour = hour
         self.opened_at = opened_at
+        self._hour = datetime.strptime(hour, "%Y%m%d%H").replace(tzinfo=UTC)
         self.good_bytes = 0
         self.locked_at: float | None = None
         """When this writer took the lock that it holds, by the monotonic clock."""
         status = os.fstat(descriptor)
         self._identity = (status.st_dev, status.st_ino)
+
+    def is_of_hour(self, moment: datetime) -> bool:
+        """Whether lines of then belong here."""
+        return self._hour <= moment < self._hour + _HOUR
 
     def is_in_place(self) -> bool:
         """Whether the file still has its name: nobody sealed or removed it."""
@@ -101,7 +119,6 @@ class SegmentWriter:
         self._max_age_seconds = max_age_seconds
         self._segment: _Segment | None = None
         self._unsealed: list[Path] = []
-        self._is_others_turn = False
 
     @property
     def open_bytes(self) -> int:
@@ -130,9 +147,37 @@ class SegmentWriter:
         finally:
             if not is_more_expected:
                 self.rest()
-            elif self._segment and time.monotonic() - (self._segment.locked_at or 0.0) > _LOCKED_SECONDS:
-                self.rest()
-                self._is_others_turn = True
+
+    def reserve(self, size: int, now: datetime) -> tuple[int, int] | None:
+        """Descriptor and offset in the open segment, which is locked; None where it must be sealed, made, left to others or waited for."""
+        segment = self._segment
+        if segment is None or self._is_due(segment, now, size):
+            return None
+        if segment.locked_at is None:
+            try:
+                fcntl.flock(segment.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not segment.is_in_place():
+                    return None
+            except OSError:  # somebody else has it, or whatever `append` meets and tells
+                return None
+            segment.locked_at = time.monotonic()
+        elif time.monotonic() - segment.locked_at > _LOCKED_SECONDS:
+            return None
+        return segment.descriptor, segment.good_bytes
+
+    def written(self, size: int) -> None:
+        """All lines are on disk where they were to be written."""
+        assert self._segment is not None
+        self._segment.good_bytes += size
+
+    def abandon(self) -> None:
+        """Leave the segment, which ends where the last good line does."""
+        segment = self._segment
+        if segment is not None:
+            # Perhaps the sync failed: the kernel reports a lost write once and then calls the pages clean. This file is never trusted again.
+            with suppress(OSError):
+                os.ftruncate(segment.descriptor, segment.good_bytes)
+            self._leave()
 
     def rest(self) -> None:
         """Unlock the segment where it is locked, so that others can seal it."""
@@ -143,12 +188,7 @@ class SegmentWriter:
 
     def seal_if_due(self, now: datetime, more_bytes: int = 0) -> None:
         """Seal the open segment when its hour, its age or its size (with `more_bytes` to come) says so."""
-        segment = self._segment
-        if segment is not None and (
-            segment.hour != hour_of(now)
-            or abs((now - segment.opened_at).total_seconds()) >= self._max_age_seconds  # also when the clock was set back
-            or (segment.good_bytes > 0 and segment.good_bytes + more_bytes > self._max_bytes)
-        ):
+        if self._segment is not None and self._is_due(self._segment, now, more_bytes):
             self._leave()
         if self._segment is None and self._unsealed:
             with suppress(OSError):  # a full disk must not stop a write that still has room; the segment is sealed later
@@ -170,15 +210,22 @@ class SegmentWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _is_due(self, segment: _Segment, now: datetime, more_bytes: int) -> bool:
+        return (
+            not segment.is_of_hour(now)
+            or abs((now - segment.opened_at).total_seconds()) >= self._max_age_seconds  # also when the clock was set back
+            or (segment.good_bytes > 0 and segment.good_bytes + more_bytes > self._max_bytes)
+        )
+
     def _locked(self, now: datetime) -> _Segment:
         """The open segment, locked and in its place."""
-        if self._is_others_turn:
-            self._is_others_turn = False
-            time.sleep(_OTHERS_SECONDS)
         while True:
             segment = self._segment or self._open(now)
             if segment.locked_at is not None:
-                return segment
+                if time.monotonic() - segment.locked_at <= _LOCKED_SECONDS:
+                    return segment
+                self.rest()
+                time.sleep(_OTHERS_SECONDS)
             fcntl.flock(segment.descriptor, fcntl.LOCK_EX)
             if segment.is_in_place():
                 segment.locked_at = time.monotonic()
@@ -193,18 +240,14 @@ class SegmentWriter:
 
     def _write(self, segment: _Segment, lines: bytes) -> None:
         """Under the segment's lock. After a failure the segment ends before `lines`, and is not used again."""
-        rest, offset = memoryview(lines), segment.good_bytes
+        rest = memoryview(lines)
         try:
-            while rest:  # written and synced in one call
-                count = os.pwritev(segment.descriptor, [rest], offset, os.RWF_DSYNC)
-                rest, offset = rest[count:], offset + count
+            while rest:
+                rest = rest[os.write(segment.descriptor, rest) :]
         except OSError:
-            # Perhaps of the sync: the kernel reports a lost write once and then calls the pages clean. This file is never trusted again.
-            with suppress(OSError):
-                os.ftruncate(segment.descriptor, segment.good_bytes)
-            self._leave()
+            self.abandon()
             raise
-        segment.good_bytes += len(lines)
+        self.written(len(lines))
 
     def _leave(self) -> None:
         """Stop using the open segment: closing it releases its lock, and it waits to be sealed."""

@@ -1,30 +1,31 @@
 """Many requests, one sync: lines wait in memory until the group before them is on disk (or in the inbox's topic), then go together.
 
-The only thread beside the event loop's is here; it alone touches the writer.
+One thing at a time is done with the writer: a group is written, or what must wait for the disk is done in the one thread beside the event
+loop's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import shutil
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from queue import Empty, SimpleQueue
 
 from cdp_resources import clock
 from cdp_resources.segment_writer import InboxWriter
 from cdp_server.config import ServerConfig
+from cdp_server.disk_writes import DiskWrites
 from cdp_server.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 _HOUR = 3_600_000_000
 _LOOK_SECONDS = 1.0
-_EXPECTED_SECONDS = 0.005
-"""How long after a group another one is expected."""
 _MIN_FREE_BYTES = 512 * 1024 * 1024
 
 
@@ -55,10 +56,12 @@ class GroupCommit:
         self._config = config
         self._metrics = metrics
         self._groups: deque[_Group] = deque()
-        self._is_writing = False
-        self._written = asyncio.Event()
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="inbox", daemon=True)
+        self._chores: deque[Callable[[], None]] = deque()
+        """What is done with the writer beside writing; it may wait for the disk."""
+        self._is_busy = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inbox")
         self._sealing: asyncio.Task[None] | None = None
         self._closing = False
         self.pending_bytes = 0
@@ -74,7 +77,7 @@ class GroupCommit:
         """Begin to write, to seal by age and hour, and to watch the room on disk; called on the running loop. Raises OSError."""
         self._look_for_room()
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._writes = DiskWrites()
         self._sealing = asyncio.create_task(self._every_second())
 
     async def stop(self) -> None:
@@ -83,12 +86,12 @@ class GroupCommit:
         assert self._sealing is not None
         self._sealing.cancel()
         await asyncio.gather(self._sealing, return_exceptions=True)
-        while self._is_writing:
-            self._written.clear()
-            await self._written.wait()
-        await self._in_thread(self._close_writer)
-        self._jobs.put(None)
-        self._thread.join()
+        await self._idle.wait()
+        self._chores.append(self._close_writer)
+        self._wake()
+        await self._idle.wait()
+        self._writes.close()
+        self._thread.shutdown()
 
     def probe(self) -> None:
         """Prove that a durable write works; any thread may ask. Raises OSError when it does not."""
@@ -115,31 +118,54 @@ class GroupCommit:
         if refused:
             group.refused[source] += refused
         self.pending_bytes += len(lines)
-        if not self._is_writing:
-            self._is_writing = True
-            self._loop.call_soon(self._write_next)  # with what else has arrived by now
+        if not self._is_busy:
+            self._wake()
 
-    def _write_next(self) -> None:
-        group = self._groups.popleft()
-        self._jobs.put(partial(self._write, group, b"".join(group.lines)))
+    def _wake(self) -> None:
+        if not self._is_busy:
+            self._is_busy = True
+            self._idle.clear()
+            self._loop.call_soon(self._go_on)  # with what else has arrived by now
 
-    def _write(self, group: _Group, lines: bytes) -> None:
-        """In the thread."""
-        began = time.perf_counter()
-        error = None
-        try:
-            self._writer.append(lines, clock.instant(group.received_at), is_more_expected=True)
-        except Exception as raised:  # whatever it was: the senders must hear that nothing was stored, and the next group be tried
-            error = raised
-        self._loop.call_soon_threadsafe(self._end, group, len(lines), time.perf_counter() - began, error)
-
-    def _end(self, group: _Group, size: int, seconds: float, error: Exception | None) -> None:
-        self.pending_bytes -= size
-        if self._groups:  # first of all: the thread need not wait while senders are answered
-            self._write_next()
+    def _go_on(self) -> None:
+        """Begin what comes next."""
+        if self._chores:
+            self._in_thread(self._chores.popleft(), self._end_chore)
+        elif self._groups:
+            self._write(self._groups.popleft())
         else:
-            self._is_writing = False
-            self._written.set()
+            self._writer.rest()
+            self._is_busy = False
+            self._idle.set()
+
+    def _write(self, group: _Group) -> None:
+        lines, now = b"".join(group.lines), clock.instant(group.received_at)
+        end = partial(self._end, group, len(lines), time.perf_counter())
+        try:
+            place = self._writer.reserve(len(lines), now)
+            if place is None:
+                self._in_thread(partial(self._writer.append, lines, now, is_more_expected=True), end)
+            else:
+                self._writes.write(*place, lines, partial(self._written, len(lines), end))
+        except Exception as error:  # whatever it is: the senders must hear of it, and the next group be tried
+            self._loop.call_soon(end, error)
+
+    def _written(self, size: int, end: Callable[[BaseException | None], None], count: int) -> None:
+        if count == size:
+            self._writer.written(size)
+            end(None)
+        else:
+            self._in_thread(partial(self._abandon, -count if count < 0 else errno.ENOSPC), end)
+
+    def _abandon(self, code: int) -> None:
+        """In the thread."""
+        self._writer.abandon()
+        raise OSError(code, os.strerror(code))
+
+    def _end(self, group: _Group, size: int, began: float, error: BaseException | None) -> None:
+        self.pending_bytes -= size
+        seconds = time.perf_counter() - began
+        self._go_on()  # first of all: the disk need not wait while senders are answered
         if error is None:
             self._metrics.observe_commit(seconds, size)
             self._metrics.accepted.update(group.accepted)
@@ -153,43 +179,25 @@ class GroupCommit:
             except Exception as failure:  # the others wait too
                 _log.error("a sender was not answered: %s", type(failure).__name__)
 
-    def _work(self) -> None:
-        """The thread. What it does needs the interpreter's lock again after each call to the kernel, so it makes few."""
-        seconds: float | None = None
-        while True:
-            try:
-                job = self._jobs.get(timeout=seconds)
-            except Empty:
-                self._writer.rest()
-                seconds = None
-                continue
-            if job is None:
-                return
-            job()
-            seconds = _EXPECTED_SECONDS
+    def _end_chore(self, error: BaseException | None) -> None:
+        if error is not None:  # it is tried again in a second
+            _log.error("the inbox cannot be looked after: %s", getattr(error, "strerror", None) or type(error).__name__)
+        self._go_on()
 
-    async def _in_thread(self, do: Callable[[], None]) -> None:
-        """Return when it is done there. Raises what it raises."""
-        done: asyncio.Future[None] = self._loop.create_future()
+    def _in_thread(self, do: Callable[[], None], end: Callable[[BaseException | None], None]) -> None:
+        """Do it in the thread, and call `end` on the loop with what it raised."""
 
-        def job() -> None:
-            try:
-                do()
-            except BaseException as error:
-                self._loop.call_soon_threadsafe(_fail, done, error)
-            else:
-                self._loop.call_soon_threadsafe(_finish, done)
+        def ended(future: Future[None]) -> None:
+            self._loop.call_soon_threadsafe(end, future.exception())
 
-        self._jobs.put(job)
-        await done
+        self._thread.submit(do).add_done_callback(ended)
 
     async def _every_second(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                await self._in_thread(self._look)
-            except OSError as error:  # it is tried again in a second
-                _log.error("the inbox cannot be looked after: %s", error.strerror or type(error).__name__)
+            if not self._chores:
+                self._chores.append(self._look)
+                self._wake()
 
     def _look(self) -> None:
         if self._writer.open_bytes or self._writer.has_unsealed:

@@ -68,6 +68,15 @@ class TopicWriter:
         _ = now, is_more_expected  # lines carry their time of receipt, and nothing is locked
         self._send(parts(lines, self._topic.max_message_bytes))
 
+    def reserve(self, size: int, now: datetime) -> None:
+        """No disk is written to."""
+
+    def written(self, size: int) -> None:
+        """Not for what is never reserved."""
+
+    def abandon(self) -> None:
+        """Not for what is never reserved."""
+
     def rest(self) -> None:
         """Nothing is held."""
 

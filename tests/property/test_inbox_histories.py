@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from cdp_resources import envelope
 from cdp_resources.inbox import Batch, Inbox
-from cdp_resources.segment_writer import SegmentWriter, hour_of
+from cdp_resources.segment_writer import SegmentWriter
 
 START = datetime(2026, 11, 22, 18, 59, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,13 +55,16 @@ class Life:
     def step(self, kind: str, which: int, amount: int) -> None:
         if kind == "append":
             numbers, lines = self.lines(amount)
-            if which:
+            if which == 2:
                 self.writers[which].append(b"".join(lines), self.now)
+                self.acknowledged += numbers
+            elif which == 1:
+                self._place(self.writers[which], numbers, lines)
             else:
                 for line in lines:
                     self.writers[which].append(line, self.now, is_more_expected=True)
                 self.writers[which].rest()
-            self.acknowledged += numbers
+                self.acknowledged += numbers
         elif kind == "seal":
             Inbox(self.root).seal_open()
         elif kind == "import":
@@ -81,6 +85,22 @@ class Life:
                     self.dropped.update(self.read(batch))
             self.inbox.drop_before(self.now.strftime("%Y%m%d%H"))
 
+    def _place(self, writer: SegmentWriter, numbers: list[int], lines: list[bytes]) -> None:
+        """As a collector does: in the place that is reserved, where there is one. A line whose number ends with 7 is cut short."""
+        for number, line in zip(numbers, lines, strict=True):
+            place = writer.reserve(len(line), self.now)
+            if place is None:
+                writer.append(line, self.now, is_more_expected=True)
+            elif number % 10 == 7:
+                os.pwrite(place[0], line[: number % 50], place[1])
+                writer.abandon()
+                continue
+            else:
+                os.pwrite(place[0], line, place[1])
+                writer.written(len(line))
+            self.acknowledged.append(number)
+        writer.rest()
+
     def _crash(self, which: int, written: int) -> None:
         """The writer dies in the midst of a group of which `written` bytes reached its segment, if it has one."""
         numbers, lines = self.lines(3)
@@ -89,7 +109,7 @@ class Life:
         self.writers[which] = self._writer()
         segment = died._segment
         if segment is not None:
-            if segment.path in open_before and segment.hour == hour_of(self.now):  # in another hour it would have rotated first
+            if segment.path in open_before and segment.is_of_hour(self.now):  # in another hour it would have rotated first
                 with segment.path.open("ab") as file:
                     file.write(b"".join(lines)[:written])
                 self.unacknowledged.update(numbers)

@@ -92,7 +92,11 @@ def post_until_full(server: Any, numbers: Iterator[int], stored: list[str]) -> A
     raise AssertionError("the disk never filled")
 
 
-def test_a_write_cut_short_leaves_no_trace_and_goes_to_another_segment(start: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["uring", "thread"])
+def test_a_write_cut_short_leaves_no_trace_and_goes_to_another_segment(
+    start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setenv("CAIO_IMPL", by)
     server = start(tmp_path / "inbox", file_bytes=20_000)
     sent = [page(number) for number in range(60)]
     assert {server.post("/v1/page", each).status for each in sent} == {200}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -203,7 +204,7 @@ def test_lines_without_an_end_are_not_written(inbox: Inbox) -> None:
 
 
 def test_a_segment_whose_sync_failed_is_never_used_again(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.pwritev
+    real = os.write
 
     def failing(*_: object) -> int:
         raise OSError(errno.EIO, "the disk lost a write")
@@ -211,43 +212,87 @@ def test_a_segment_whose_sync_failed_is_never_used_again(inbox: Inbox, monkeypat
     with inbox.writer() as writer:
         writer.append(line(1), NOW)
         (first,) = (inbox.root / "open").iterdir()
-        monkeypatch.setattr(os, "pwritev", failing)
+        monkeypatch.setattr(os, "write", failing)
         with pytest.raises(OSError, match="lost a write"):
             writer.append(line(2), NOW)
-        monkeypatch.setattr(os, "pwritev", real)
+        monkeypatch.setattr(os, "write", real)
         writer.append(line(3), NOW)
         assert first not in list((inbox.root / "open").iterdir())
     assert [numbers(inbox, batch) for batch in inbox.batches()] == [[1], [3]]
 
 
 def test_a_write_that_fails_midway_is_taken_back(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.pwritev
+    real = os.write
     calls: list[int] = []
 
-    def short(descriptor: int, contents: list[memoryview], offset: int, flags: int) -> int:
-        calls.append(flags)
+    def short(descriptor: int, contents: memoryview) -> int:
+        calls.append(fcntl.fcntl(descriptor, fcntl.F_GETFL))
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, "no room")
-        return real(descriptor, [contents[0][:10]], offset, flags)
+        return real(descriptor, contents[:10])
 
     with inbox.writer() as writer:
         writer.append(line(1), NOW)
-        monkeypatch.setattr(os, "pwritev", short)
+        monkeypatch.setattr(os, "write", short)
         with pytest.raises(OSError, match="no room"):
             writer.append(line(2), NOW)
-        monkeypatch.setattr(os, "pwritev", real)
+        monkeypatch.setattr(os, "write", real)
         writer.append(line(3), NOW)
     assert [numbers(inbox, batch) for batch in inbox.batches()] == [[1], [3]]
-    assert calls == [os.RWF_DSYNC] * 3
+    assert all(flags & os.O_DSYNC for flags in calls)
 
 
 def test_what_is_written_in_pieces_is_whole(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.pwritev
-    monkeypatch.setattr(os, "pwritev", lambda file, contents, at, flags: real(file, [contents[0][:7]], at, flags))
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda file, contents: real(file, contents[:7]))
     with inbox.writer() as writer:
         writer.append(line(1) + line(2), NOW)
         writer.append(line(3), NOW)
     assert [numbers(inbox, batch) for batch in inbox.batches()] == [[1, 2, 3]]
+
+
+def test_lines_can_be_written_to_a_reserved_place(inbox: Inbox) -> None:
+    def put(number: int, count: int | None = None) -> None:
+        place = writer.reserve(len(line(number)), NOW)
+        assert place is not None
+        os.pwrite(place[0], line(number)[:count], place[1])
+
+    with inbox.writer(max_bytes=10 * len(line(1))) as writer:
+        assert writer.reserve(len(line(0)), NOW) is None, "there is no segment yet"
+        writer.append(line(0), NOW)
+        put(1)
+        writer.written(len(line(1)))
+        put(2)
+        writer.written(len(line(2)))
+        put(3, count=10)
+        writer.abandon()
+        assert writer.reserve(len(line(4)), NOW) is None, "the segment is left"
+        writer.append(line(4), NOW)
+        assert writer.reserve(10 * len(line(5)), NOW) is None, "the segment is full"
+        assert writer.reserve(len(line(5)), NOW + timedelta(hours=1)) is None, "another hour has begun"
+        put(5)
+        writer.written(len(line(5)))
+        writer.rest()
+    assert [numbers(inbox, batch) for batch in inbox.batches()] == [[0, 1, 2], [4, 5]]
+
+
+def test_a_place_is_reserved_in_a_segment_that_nobody_else_has(inbox: Inbox) -> None:
+    with inbox.writer() as writer:
+        writer.append(line(1), NOW)
+        (segment,) = (inbox.root / "open").iterdir()
+        with segment.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert writer.reserve(len(line(2)), NOW) is None
+            fcntl.flock(file, fcntl.LOCK_UN)
+            assert writer.reserve(len(line(2)), NOW) is not None
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            writer.abandon()
+        writer.append(line(3), NOW)
+        assert [numbers(inbox, batch) for batch in Inbox(inbox.root).seal_open()] == [[3]]
+        assert writer.reserve(len(line(4)), NOW) is None, "somebody sealed it"
+        writer.append(line(4), NOW)
+    assert [numbers(inbox, batch) for batch in inbox.batches()] == [[1], [3], [4]]
 
 
 def test_a_busy_writer_lets_others_seal(inbox: Inbox) -> None:
@@ -255,7 +300,12 @@ def test_a_busy_writer_lets_others_seal(inbox: Inbox) -> None:
     written = 0
     with inbox.writer() as writer:
         for number in range(100_000):
-            writer.append(line(number), NOW, is_more_expected=True)
+            place = writer.reserve(len(line(number)), NOW)
+            if place is None:
+                writer.append(line(number), NOW, is_more_expected=True)
+            else:
+                os.pwrite(place[0], line(number), place[1])
+                writer.written(len(line(number)))
             written = number
             if number == 20:
                 sealing = threading.Thread(target=lambda: sealed.extend(Inbox(inbox.root).seal_open()))
