@@ -182,16 +182,24 @@ def _collector(seconds: float, say: Say) -> dict[str, Any]:
     kinds: tuple[load.Kind, ...] = ("single", "batch")
     for kind in kinds:
         say(f"collector: {kind}, as it is and with everything on, beside bare ASGI")
-        for name, compared in zip((kind, f"{kind}_everything"), load.compare(kind, seconds=seconds), strict=True):
-            found[name] = {
-                server: {
-                    **asdict(rate),
-                    "events_per_second": rate.events_per_second,
-                    "requests_per_second": rate.requests_per_second,
-                }
-                for server, rate in (("collector", compared.collector), ("bare", compared.bare))
-            }
+        few = load.compare(kind, seconds=seconds)
+        say(f"collector: {kind}, from {load.MANY_CONNECTIONS} connections, beside bare ASGI")
+        many = load.compare(kind, servers=["collector"], seconds=seconds, connections=load.MANY_CONNECTIONS)
+        found[kind] = _rates(few["collector"])
+        found[f"{kind}_everything"] = _rates(few["everything"])
+        found[f"{kind}_many"] = _rates(many["collector"])
     return found
+
+
+def _rates(compared: load.Comparison) -> dict[str, Any]:
+    return {
+        server: {
+            **asdict(rate),
+            "events_per_second": rate.events_per_second,
+            "requests_per_second": rate.requests_per_second,
+        }
+        for server, rate in (("collector", compared.collector), ("bare", compared.bare))
+    }
 
 
 def _room(root: Path, events: int) -> None:

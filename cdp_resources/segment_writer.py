@@ -184,7 +184,10 @@ class SegmentWriter:
         segment = self._segment
         if segment is not None and segment.locked_at is not None:
             segment.locked_at = None
-            fcntl.flock(segment.descriptor, fcntl.LOCK_UN)
+            try:
+                fcntl.flock(segment.descriptor, fcntl.LOCK_UN)
+            except OSError:
+                self._leave()  # which unlocks it too
 
     def seal_if_due(self, now: datetime, more_bytes: int = 0) -> None:
         """Seal the open segment when its hour, its age or its size (with `more_bytes` to come) says so."""
@@ -226,10 +229,15 @@ class SegmentWriter:
                     return segment
                 self.rest()
                 time.sleep(_OTHERS_SECONDS)
-            fcntl.flock(segment.descriptor, fcntl.LOCK_EX)
-            if segment.is_in_place():
-                segment.locked_at = time.monotonic()
-                return segment
+                continue
+            try:
+                fcntl.flock(segment.descriptor, fcntl.LOCK_EX)
+                if segment.is_in_place():
+                    segment.locked_at = time.monotonic()
+                    return segment
+            except OSError:
+                self._leave()
+                raise
             self._leave()
 
     def _open(self, now: datetime) -> _Segment:
@@ -244,7 +252,7 @@ class SegmentWriter:
         try:
             while rest:
                 rest = rest[os.write(segment.descriptor, rest) :]
-        except OSError:
+        except BaseException:
             self.abandon()
             raise
         self.written(len(lines))

@@ -8,9 +8,11 @@ the lock once, to say that it is done.
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import cast
 
 import caio
@@ -34,8 +36,9 @@ class DiskWrites:
         self._slow = 0
         if caio.preferred is linux_uring:  # the kernel has it, nobody forbids it, and CAIO_IMPL says nothing else
             with suppress(OSError, SystemError):  # not enough memory may be locked
-                self._ring = linux_uring.Context(max_requests=1, sqpoll=False)
-                self._loop.add_reader(self._ring.fileno, self._look)
+                ring = linux_uring.Context(max_requests=1, sqpoll=False)
+                self._loop.add_reader(ring.fileno, self._look)
+                self._ring = ring
 
     @property
     def is_by_kernel(self) -> bool:
@@ -69,14 +72,21 @@ class DiskWrites:
             return False
         if not at_once:
             self._slow = 0
-            operation.set_callback(done)
+            operation.set_callback(partial(self._told, done))
             return True
-        self._loop.call_soon(done, at_once[0])
+        self._loop.call_soon(self._told, done, at_once[0])
         # XFS writes while it is asked, and the loop stands still: a thread is better. Elsewhere that happens by chance.
         self._slow = self._slow + 1 if time.perf_counter() - began > _SLOW_SECONDS else 0
         if self._slow == _SLOW_IN_A_ROW:
             self._forget_ring()
         return True
+
+    def _told(self, done: Done, count: int) -> None:
+        if (
+            count == -errno.ECANCELED
+        ):  # the kernel may have no worker, where processes are limited; it is not written again, or there were two
+            self._forget_ring()
+        done(count)
 
     def _end(self, done: Done, count: int) -> None:
         assert self._operation is not None

@@ -74,9 +74,10 @@ class GroupCommit:
         return self._writer.open_bytes
 
     def start(self) -> None:
-        """Begin to write, to seal by age and hour, and to watch the room on disk; called on the running loop. Raises OSError."""
+        """Begin to write, to seal by age and hour, and to watch the room on disk; called on the running loop. Raises OSError and RuntimeError."""
         self._look_for_room()
         self._loop = asyncio.get_running_loop()
+        self._thread.submit(int).result()  # it begins now or not at all: what was refused must not be written later
         self._writes = DiskWrites()
         self._sealing = asyncio.create_task(self._every_second())
 
@@ -139,14 +140,15 @@ class GroupCommit:
             self._idle.set()
 
     def _write(self, group: _Group) -> None:
-        lines, now = b"".join(group.lines), clock.instant(group.received_at)
-        end = partial(self._end, group, len(lines), time.perf_counter())
+        size = sum(map(len, group.lines))
+        end = partial(self._end, group, size, time.perf_counter())
         try:
-            place = self._writer.reserve(len(lines), now)
+            lines, now = b"".join(group.lines), clock.instant(group.received_at)
+            place = self._writer.reserve(size, now)
             if place is None:
                 self._in_thread(partial(self._writer.append, lines, now, is_more_expected=True), end)
             else:
-                self._writes.write(*place, lines, partial(self._written, len(lines), end))
+                self._writes.write(*place, lines, partial(self._written, size, end))
         except Exception as error:  # whatever it is: the senders must hear of it, and the next group be tried
             self._loop.call_soon(end, error)
 
@@ -190,7 +192,10 @@ class GroupCommit:
         def ended(future: Future[None]) -> None:
             self._loop.call_soon_threadsafe(end, future.exception())
 
-        self._thread.submit(do).add_done_callback(ended)
+        try:
+            self._thread.submit(do).add_done_callback(ended)
+        except RuntimeError as error:
+            self._loop.call_soon(end, error)
 
     async def _every_second(self) -> None:
         while True:
@@ -221,13 +226,3 @@ class GroupCommit:
             self._writer.close()
         except OSError as error:
             _log.error("the last segment is not sealed; the next run seals it: %s", error.strerror or type(error).__name__)
-
-
-def _finish(done: asyncio.Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)
-
-
-def _fail(done: asyncio.Future[None], error: BaseException) -> None:
-    if not done.done():
-        done.set_exception(error)

@@ -251,7 +251,7 @@ class App:
                         await started.pop().stop()
                     await send({"type": "lifespan.shutdown.complete"})
                     return
-            except OSError as error:
+            except Exception as error:  # what escapes here uvicorn takes for an application that needs no start, and serves it
                 phase = message["type"].removeprefix("lifespan.")
                 await send({"type": f"lifespan.{phase}.failed", "message": f"{phase} failed: {error}"})
                 return

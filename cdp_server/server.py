@@ -29,8 +29,8 @@ from cdp_server.webhooks import Webhooks
 
 _STOP_SECONDS = 20
 _SWITCH_SECONDS = 20e-6
-"""How long the event loop may go on before the thread that writes gets its turn. CPython's 5 ms are as long as a whole group takes, and the
-writer asks at least twice a group: when it is given one, and after it is on disk. Every request waits for it, so shorter turns let through more requests."""
+"""How long the event loop may go on before another thread gets its turn: one that seals and makes segments, or writes to Kafka. CPython's 5 ms are as long as
+a whole group takes, such a thread asks after each call to the kernel, and every request waits for it."""
 _BACKLOG = 2048
 
 

@@ -38,6 +38,8 @@ WRITE_KEY = "load"
 _SUCCESS = b'{"success": true}'
 _DISTINCT_MESSAGES = 256
 _VISITORS = 12_000
+MANY_CONNECTIONS = 256
+"""A browser has one of its own, so a collector of any site has hundreds; a bare application is fastest with few."""
 _START_SECONDS = 30.0
 _HEADERS = {
     "Origin": "https://shop.example",
@@ -335,28 +337,33 @@ def measure(
 
 
 def compare(
-    kind: Kind, *, seconds: float = 2.0, connections: int = 64, events_per_batch: int = 20, rounds: int = 5
-) -> tuple[Comparison, Comparison]:
-    """The collector as it is and with everything on, each beside the bare application under the same requests.
+    kind: Kind,
+    *,
+    servers: Sequence[Server] = ("collector", "everything"),
+    seconds: float = 2.0,
+    connections: int = 64,
+    events_per_batch: int = 20,
+    rounds: int = 5,
+) -> dict[Server, Comparison]:
+    """Each of `servers` beside the bare application under the same requests: those of browsers where everything is on.
 
-    All four take turns, since a shared machine drifts by more than what is compared, and the round with the median share counts. In a folder that
+    All take turns, since a shared machine drifts by more than what is compared, and the round with the median share counts. In a folder that
     is removed afterwards.
     """
-    pairs: tuple[tuple[Server, bool], ...] = (("collector", False), ("everything", True))
-    compared: dict[Server, list[Comparison]] = {server: [] for server, _ in pairs}
+    compared: dict[Server, list[Comparison]] = {server: [] for server in servers}
     with tempfile.TemporaryDirectory(prefix="cdp-load-") as folder:
         inbox = Path(folder) / "inbox"
         run = partial(
             measure, kind=kind, inbox=inbox, seconds=seconds, connections=connections, events_per_batch=events_per_batch
         )
         for _ in range(rounds):
-            for server, from_browser in pairs:
+            for server, found in compared.items():
+                from_browser = server == "everything"
                 bare = run("bare", from_browser=from_browser)
-                compared[server].append(Comparison(collector=run(server, from_browser=from_browser), bare=bare))
+                found.append(Comparison(collector=run(server, from_browser=from_browser), bare=bare))
         stored = len(Inbox(inbox).batches())
     if not stored:
         raise RuntimeError("the collector stored nothing")
-    if failures := sum(each.collector.failures + each.bare.failures for rounds_ in compared.values() for each in rounds_):
+    if failures := sum(each.collector.failures + each.bare.failures for found in compared.values() for each in found):
         raise RuntimeError(f"{failures:,} requests were not answered 200")
-    plain, everything = (sorted(found, key=lambda each: each.share)[len(found) // 2] for found in compared.values())
-    return plain, everything
+    return {server: sorted(found, key=lambda each: each.share)[len(found) // 2] for server, found in compared.items()}

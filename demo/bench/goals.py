@@ -203,12 +203,9 @@ def _collector(results: Json) -> Iterator[Verdict]:
     ):
         pair = found[kind]
         rate, bare = pair["collector"]["events_per_second"], pair["bare"]["events_per_second"]
-        yield Verdict(
-            f"collector, {unit}",
-            "at least half of bare raw ASGI",
-            f"{rate:,.0f} beside {bare:,.0f}: {rate / bare:.2f}",
-            rate >= COLLECTOR_SHARE * bare,
-        )
+        for each in (pair, found.get(f"{kind}_many")):
+            if each is not None:
+                yield _beside_bare(unit, each)
         yield Verdict(f"collector, {unit}", f"{goal:,} on a quiet machine", f"{rate:,.0f}", rate >= goal)
         everything = found.get(f"{kind}_everything")
         if everything is not None:
@@ -219,6 +216,16 @@ def _collector(results: Json) -> Iterator[Verdict]:
                 f"{share:.2f} beside {rate / bare:.2f}: {share / (rate / bare):.2f} of it",
                 share >= KEPT_SHARE * rate / bare,
             )
+
+
+def _beside_bare(unit: str, pair: Json) -> Verdict:
+    rate, bare = pair["collector"]["events_per_second"], pair["bare"]["events_per_second"]
+    return Verdict(
+        f"collector, {unit}, {pair['collector']['connections']} connections",
+        "at least half of bare raw ASGI",
+        f"{rate:,.0f} beside {bare:,.0f}: {rate / bare:.2f}",
+        rate >= COLLECTOR_SHARE * bare,
+    )
 
 
 def _crash(results: Json) -> Iterator[Verdict]:

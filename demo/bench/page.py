@@ -31,7 +31,7 @@ The **floor** is one DuckDB query over the same files: every line parsed into th
 Parquet with zstd. It checks nothing, compares nothing with earlier messages and commits nothing. It runs before and after the layers; the median counts.
 
 The **collector** takes turns with the bare application: plain, and with everything on that a source can have under the requests of 12,000 browsers, five
-rounds of a few seconds with 64 connections. The round with the median share counts, for the rates too.
+rounds of a few seconds with 64 connections; and plain with 256. The round with the median share counts, for the rates too.
 
 A run that is smaller than a goal speaks of can miss it, but not meet it: then the goal is not judged.
 """

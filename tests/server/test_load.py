@@ -38,7 +38,7 @@ def test_with_everything_on_headers_cookies_and_addresses_are_kept(tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_collector_is_set_beside_the_bare_application() -> None:
-    for compared, server in zip(compare("batch", seconds=0.4, connections=8, rounds=1), ("collector", "everything"), strict=True):
+    for server, compared in compare("batch", seconds=0.4, connections=8, rounds=1).items():
         assert compared.bare.server == "bare"
         assert compared.collector.server == server
         assert 0 < compared.share < 1.5
