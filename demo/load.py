@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, cycle
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -347,23 +346,32 @@ def compare(
 ) -> dict[Server, Comparison]:
     """Each of `servers` beside the bare application under the same requests: those of browsers where everything is on.
 
-    All take turns, since a shared machine drifts by more than what is compared, and the round with the median share counts. In a folder that
-    is removed afterwards.
+    All take turns, since a shared machine drifts by more than what is compared, and the round with the median share counts. Each fills a folder
+    that is removed at once: on a virtual machine a page cache that goes on growing costs more than writing, since the host has to give the memory.
     """
     compared: dict[Server, list[Comparison]] = {server: [] for server in servers}
-    with tempfile.TemporaryDirectory(prefix="cdp-load-") as folder:
-        inbox = Path(folder) / "inbox"
-        run = partial(
-            measure, kind=kind, inbox=inbox, seconds=seconds, connections=connections, events_per_batch=events_per_batch
-        )
-        for _ in range(rounds):
-            for server, found in compared.items():
-                from_browser = server == "everything"
-                bare = run("bare", from_browser=from_browser)
-                found.append(Comparison(collector=run(server, from_browser=from_browser), bare=bare))
-        stored = len(Inbox(inbox).batches())
-    if not stored:
-        raise RuntimeError("the collector stored nothing")
-    if failures := sum(each.collector.failures + each.bare.failures for found in compared.values() for each in found):
-        raise RuntimeError(f"{failures:,} requests were not answered 200")
+
+    def run(server: Server, from_browser: bool) -> Rate:
+        with tempfile.TemporaryDirectory(prefix="cdp-load-") as folder:
+            inbox = Path(folder) / "inbox"
+            rate = measure(
+                server,
+                kind,
+                inbox,
+                seconds=seconds,
+                connections=connections,
+                events_per_batch=events_per_batch,
+                from_browser=from_browser,
+            )
+            if rate.failures:
+                raise RuntimeError(f"{rate.failures:,} requests were not answered 200")
+            if server != "bare" and not Inbox(inbox).batches():
+                raise RuntimeError("the collector stored nothing")
+            return rate
+
+    for _ in range(rounds):
+        for server, found in compared.items():
+            from_browser = server == "everything"
+            bare = run("bare", from_browser)
+            found.append(Comparison(collector=run(server, from_browser), bare=bare))
     return {server: sorted(found, key=lambda each: each.share)[len(found) // 2] for server, found in compared.items()}
