@@ -82,9 +82,8 @@ class DiskWrites:
         return True
 
     def _told(self, done: Done, count: int) -> None:
-        if (
-            count == -errno.ECANCELED
-        ):  # the kernel may have no worker, where processes are limited; it is not written again, or there were two
+        # The kernel may have no worker, where processes are limited. It is not written again here: a part may be there.
+        if count == -errno.ECANCELED:
             self._forget_ring()
         done(count)
 
