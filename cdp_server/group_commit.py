@@ -119,8 +119,7 @@ class GroupCommit:
         if refused:
             group.refused[source] += refused
         self.pending_bytes += len(lines)
-        if not self._is_busy:
-            self._wake()
+        self._wake()
 
     def _wake(self) -> None:
         if not self._is_busy:

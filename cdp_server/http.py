@@ -253,5 +253,8 @@ class App:
                     return
             except Exception as error:  # what escapes here uvicorn takes for an application that needs no start, and serves it
                 phase = message["type"].removeprefix("lifespan.")
-                await send({"type": f"lifespan.{phase}.failed", "message": f"{phase} failed: {error}"})
+                reason = (
+                    error if isinstance(error, OSError | RuntimeError) else type(error).__name__
+                )  # others may quote what they read
+                await send({"type": f"lifespan.{phase}.failed", "message": f"{phase} failed: {reason}"})
                 return
