@@ -13,11 +13,12 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from cdp_resources import envelope, landing
@@ -30,6 +31,7 @@ _OPEN = re.compile(r"(\d{10})-\d+-[0-9a-f]{32}\.jsonl")
 _MODE = 0o640
 _PROBE_BYTES = 65_536
 _BUSY_SECONDS = 30.0
+_NOTHING_KNOWN: Mapping[Path, int] = MappingProxyType({})
 
 
 class SegmentBusyError(TimeoutError):
@@ -79,10 +81,13 @@ class Inbox:
             landing.clear(self._landings)
             return self._seal(self.open_segments())
 
-    def seal(self, segments: Iterable[Path]) -> list[Batch]:
-        """Seal these open segments; one that another process sealed already is passed over."""
+    def seal(self, segments: Iterable[Path], good_bytes: Mapping[Path, int] = _NOTHING_KNOWN) -> list[Batch]:
+        """Seal these open segments; one that another process sealed already is passed over.
+
+        `good_bytes`: how much of a segment its writer knows to be whole lines on disk. One of just that size is not looked through.
+        """
         with self._lock():
-            return self._seal(segments)
+            return self._seal(segments, good_bytes)
 
     def add_batch(self, lines: Iterable[bytes], received_at: datetime) -> Batch | None:
         """Make one batch of whole lines, which all carry this time of receipt; None for no lines.
@@ -217,14 +222,14 @@ class Inbox:
         with exclusive(self.root / "lock"):
             yield
 
-    def _seal(self, segments: Iterable[Path]) -> list[Batch]:
+    def _seal(self, segments: Iterable[Path], good_bytes: Mapping[Path, int] = _NOTHING_KNOWN) -> list[Batch]:
         sealed: list[Batch] = []
         folders: set[Path] = set()
         next_seq = self._next_seq()
         try:
             for segment in sorted(segments, key=_order):
                 batch = Batch(next_seq, segment.name[:10])
-                if self._seal_one(segment, self.path(batch)):
+                if self._seal_one(segment, self.path(batch), good_bytes.get(segment)):
                     sealed.append(batch)
                     folders.add(segment.parent)
                     next_seq += 1
@@ -235,18 +240,19 @@ class Inbox:
                 self._remember(next_seq)
         return sealed
 
-    def _seal_one(self, segment: Path, target: Path) -> bool:
+    def _seal_one(self, segment: Path, target: Path, good_bytes: int | None) -> bool:
         try:
             descriptor = os.open(segment, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
             _flock(descriptor, segment)
-            whole = _whole_bytes(descriptor)
+            size = os.fstat(descriptor).st_size
+            whole = size if size == good_bytes else _whole_bytes(descriptor, size)
             if whole == 0:
                 segment.unlink(missing_ok=True)
                 return False
-            if whole < os.fstat(descriptor).st_size:
+            if whole < size:
                 os.ftruncate(descriptor, whole)
             os.fsync(descriptor)
             segment.rename(target)
@@ -334,13 +340,12 @@ def _flock(descriptor: int, segment: Path) -> None:
         time.sleep(0.0005)
 
 
-def _whole_bytes(descriptor: int) -> int:
+def _whole_bytes(descriptor: int, size: int) -> int:
     """Length of the whole lines at the start of a segment.
 
     Bytes after the last newline are a torn tail. A NUL is in no line: after a power cut it stands where a block of the last,
     unacknowledged write never reached the disk, so its line and all after it go too.
     """
-    size = os.fstat(descriptor).st_size
     if size == 0:
         return 0
     with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as content:

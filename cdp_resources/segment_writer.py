@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,8 +28,11 @@ class Segments(Protocol):
     def new_segment(self, hour: str) -> tuple[Path, int]:
         """Create an open segment, durably named, and return its path and descriptor: what is written is on disk when the call returns."""
 
-    def seal(self, segments: Iterable[Path]) -> object:
-        """Make batches of these open segments; one that was sealed already is passed over."""
+    def seal(self, segments: Iterable[Path], good_bytes: Mapping[Path, int]) -> object:
+        """Make batches of these open segments; one that was sealed already is passed over.
+
+        `good_bytes`: how much of each is known to be whole lines on disk. One of just that size is not looked through.
+        """
 
     def probe(self) -> None:
         """Prove that a durable write works: raises OSError when it does not."""
@@ -118,7 +121,8 @@ class SegmentWriter:
         self._max_bytes = max_bytes
         self._max_age_seconds = max_age_seconds
         self._segment: _Segment | None = None
-        self._unsealed: list[Path] = []
+        self._unsealed: dict[Path, int] = {}
+        """Segments that are no longer written to, and how many bytes of each are good."""
 
     @property
     def open_bytes(self) -> int:
@@ -263,8 +267,8 @@ class SegmentWriter:
         self._segment = None
         if segment is not None:
             os.close(segment.descriptor)
-            self._unsealed.append(segment.path)
+            self._unsealed[segment.path] = segment.good_bytes
 
     def _seal_left(self) -> None:
-        self._inbox.seal(self._unsealed)
+        self._inbox.seal(self._unsealed, self._unsealed)
         self._unsealed.clear()

@@ -114,6 +114,17 @@ def test_a_hole_that_a_power_cut_left_takes_the_rest_of_its_segment(inbox: Inbox
     writer.close()
 
 
+def test_a_segment_is_looked_through_unless_its_writer_knows_all_of_it(inbox: Inbox) -> None:
+    torn = line(1) + line(2)[:-1]  # no writer leaves this: it shows which part of a segment was read
+    batches: list[Batch] = []
+    for known in (len(torn), len(line(1)), len(torn) + 1):
+        path, descriptor = inbox.new_segment("2026112218")
+        os.write(descriptor, torn)
+        os.close(descriptor)
+        batches += inbox.seal([path], {path: known})
+    assert [inbox.path(batch).read_bytes() for batch in batches] == [torn, line(1), line(1)]
+
+
 def test_a_segment_without_a_whole_line_is_removed(inbox: Inbox) -> None:
     path, descriptor = inbox.new_segment("2026112218")
     os.write(descriptor, line(1)[:-1])
