@@ -27,6 +27,7 @@ from cdp_resources.home import Home, config_dir
 from cdp_resources.inbox import Batch
 from cdp_resources.lake import Lake
 from cdp_resources.sources.files.reader import MAX_ERRORS
+from cdp_resources.sources.folders import shown
 
 _SHOWN_ERRORS = 10
 
@@ -74,7 +75,7 @@ def import_files(home: Home, project: Project, paths: Sequence[Path], source: st
     if any(isinstance(each, Batch) for each in landed):
         raw_events.update(run)
     return [
-        _result(Lake(home.lake), str(path), each, source) if isinstance(each, Batch) else each
+        _result(Lake(home.lake), shown(path), each, source) if isinstance(each, Batch) else each
         for path, each in zip(paths, landed, strict=True)
     ]
 
@@ -97,8 +98,8 @@ def _land(run: Run, path: Path, declared: FilesSource, source: str, told: Told) 
     landed = land(run.inbox, path, declared, source, now, told)
     record(run, source, found, landed, now)
     if landed.problem is not None:
-        return FileResult(str(path), None, 0, 0, 0, (RowProblem(None, landed.problem),), is_read=False)
-    return landed.batch or FileResult(str(path), None, 0, 0, 0, ())
+        return FileResult(shown(path), None, 0, 0, 0, (RowProblem(None, landed.problem),), is_read=False)
+    return landed.batch or FileResult(shown(path), None, 0, 0, 0, ())
 
 
 def _result(lake: Lake, file: str, batch: Batch, source: str) -> FileResult:

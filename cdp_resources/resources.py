@@ -61,6 +61,6 @@ def instant(text: str) -> datetime:
     """An ISO 8601 time as an instant; without an offset it is UTC, and a date is its first instant. Raises ValueError."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and the last day of the calendar have no instant in some zones
         raise ValueError(f"{text!r} is no ISO 8601 time, such as 2026-11-22 or 2026-11-22T18:30:00Z") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

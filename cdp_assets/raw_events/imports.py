@@ -19,7 +19,7 @@ from cdp_resources.inbox import Batch, Inbox
 from cdp_resources.lake import Lake
 from cdp_resources.locks import exclusive
 from cdp_resources.sources.files import FileReport, UnreadableFileError, open_file
-from cdp_resources.sources.folders import Found, fetched, is_unchanged, list_files, name_of
+from cdp_resources.sources.folders import Found, fetched, is_unchanged, list_files, name_of, shown
 
 IMPORTED, EMPTY, UNREADABLE = "imported", "empty", "unreadable"
 FILES_IN_ONE_RUN = 500
@@ -65,7 +65,7 @@ def land(
     except UnreadableFileError as error:
         if not is_still():
             raise ChangedFileError from None
-        return Landed(problem=str(error))
+        return Landed(problem=shown(str(error)))
     return Landed(batch, reader.report())
 
 
@@ -86,9 +86,9 @@ def _checked(lines: Iterable[bytes], told: Told, is_still: Callable[[], bool]) -
 def local_file(path: Path) -> Found:
     """A file that a person named, as it is recorded."""
     if not path.is_file():
-        return Found(str(path), "", 0, datetime.fromtimestamp(0, UTC))
+        return Found(shown(path), "", 0, datetime.fromtimestamp(0, UTC))
     told = path.stat()
-    return Found(str(path), f"{told.st_size}-{told.st_mtime_ns}", told.st_size, datetime.fromtimestamp(told.st_mtime, UTC))
+    return Found(shown(path), f"{told.st_size}-{told.st_mtime_ns}", told.st_size, datetime.fromtimestamp(told.st_mtime, UTC))
 
 
 def record(run: Run, source: str, found: Found, landed: Landed, now: datetime) -> None:
@@ -125,7 +125,7 @@ def new_files(lake: Lake, source: str, watch: WatchSpec, now: datetime) -> list[
 def import_new(run: Run, source: str, declared: FilesSource, clock: Clock) -> list[tuple[Found, Landed]]:
     """Import what is new in the source's watched folder: each file as a batch, recorded as soon as it is landed.
 
-    A crash between the two imports a file again, which adds nothing: rows are told apart by content and line. A file that changes
+    A crash between the two imports a file again, which adds no event: rows are told apart by content and line. A file that changes
     meanwhile is left for the next time. Raises SourceUnavailableError.
     """
     watch = declared.watch
@@ -142,7 +142,7 @@ def import_new(run: Run, source: str, declared: FilesSource, clock: Clock) -> li
                 continue
         named = replace(found, path=name_of(watch, found))
         if landed.problem:
-            landed = replace(landed, problem=landed.problem.removeprefix(f"{path}: "))
+            landed = replace(landed, problem=landed.problem.removeprefix(f"{shown(path)}: "))
         run.checkpoint("batch of a file")
         record(run, source, named, landed, now)
         run.checkpoint("imported_files")

@@ -72,7 +72,12 @@ def list_files(watched: Watched, now: datetime) -> list[Found]:
 
 def name_of(watched: Watched, found: Found) -> str:
     """The file's whole name, for people."""
-    return f"{watched.path.rstrip('/')}/{found.path}"
+    return shown(f"{watched.path.rstrip('/')}/{found.path}")
+
+
+def shown(path: str | Path) -> str:
+    """A path as text: bytes of a name that are no UTF-8 as `\\xe9`. Neither tables nor terminals take what Python keeps in their place."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @contextmanager

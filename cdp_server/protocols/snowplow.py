@@ -65,6 +65,8 @@ class _Trackers:
         others: dict[str, tuple[SourceEntry, list[dict[str, Any]]]] = {}
         for event in given:
             entry = self._source_of(event, call)
+            if entry is None:
+                continue
             if entry is call.source:
                 own.append(event)
             else:
@@ -79,9 +81,9 @@ class _Trackers:
             )
         return accepted + await store(self._collector, call, [mapped(each, user_agent) for each in own], is_anybody_ok=True)
 
-    def _source_of(self, event: dict[str, Any], call: Call) -> SourceEntry:
-        """One emitter may send for several trackers; what no source declares stays with the first of them."""
+    def _source_of(self, event: dict[str, Any], call: Call) -> SourceEntry | None:
+        """One emitter may send for several trackers; what no source declares stays with the first of them. None: its source is disabled."""
         try:
             return self._collector.entry_of_app(app_id(event))
-        except HttpError:
-            return call.source
+        except HttpError as error:
+            return call.source if error.code == "unknown_app_id" else None

@@ -127,7 +127,7 @@ def lines_of(inbox: Inbox, batches: list[Batch]) -> list[dict[str, Any]]:
 SOURCES = {
     "web-key": ("web", {}),
     "server-key": ("server", {}),
-    "off-key": ("old", {"enabled": False}),
+    "off-key": ("old", {"enabled": False, "app_ids": ["closed"]}),
     "tracker-key": ("trackers", {"app_ids": ["shop", "till"]}),
     "other-key": ("others", {"app_ids": ["*"]}),
     "cookie-key": (

@@ -124,13 +124,20 @@ def test_snowplow_events_go_to_the_source_that_declares_their_app_id(collector: 
     assert (sent["sent_at"], sent["message"]["timestamp"]) == ("2026-10-26T07:33:21.000Z", "2026-10-26T07:33:20.000Z")
 
 
+def test_snowplow_events_of_a_disabled_source_are_stored_nowhere(collector: Any) -> None:
+    alone = {"schema": PAYLOAD, "data": [_event("closed", 1)]}
+    assert collector.post(TP2, alone, key=None).status == 404
+    among_others = {"schema": PAYLOAD, "data": [_event("shop", 2), _event("closed", 3), _event("nobody", 4)]}
+    assert collector.post(TP2, among_others, key=None).status == 200
+    assert {line["message"]["messageId"]: line["source"] for line in collector.take()} == {"e2": "trackers", "e4": "others"}
+
+
 def test_snowplow_events_that_cannot_be_mapped_are_kept_and_the_rest_taken(collector: Any) -> None:
-    body = {"schema": PAYLOAD, "data": [_event("shop", 1), {"aid": "shop", "e": "xx"}]}
+    unknown = "no known kind of event - at `e`; there is pv, ue, se, pp, tr, ti"
+    kinds: list[Any] = ["xx", [], {}, 1, None]
+    body = {"schema": PAYLOAD, "data": [_event("shop", 1), *({"aid": "shop", "e": kind} for kind in kinds)]}
     assert collector.post(TP2, body, key=None).status == 200
-    assert [line["reason"] for line in collector.take()] == [
-        None,
-        "no known kind of event - at `e`; there is pv, ue, se, pp, tr, ti",
-    ]
+    assert [line["reason"] for line in collector.take()] == [None, *[unknown] * len(kinds)]
     assert collector.post(TP2, b'{"schema": 1}', key=None).status == 400
     (line,) = collector.take()
     assert (line["source"], line["message"]) == ("others", '{"schema": 1}')

@@ -114,6 +114,15 @@ def test_rows_of_parquet_become_messages_whatever_their_types(tmp_path: Path) ->
     assert json.loads(second["message"])["total"] == "1.00"
 
 
+def test_a_name_of_a_parquet_file_is_no_pattern_and_its_folders_are_no_columns(tmp_path: Path) -> None:
+    names = ["orders1.parquet", "orders[1].parquet", "orders*.parquet", "orders?.parquet", "total=7/orders.parquet"]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        frame(5).slice(number).head(1).write_parquet(tmp_path / name)
+    found = [read(tmp_path / name, parquet()) for name in names]
+    assert [[line["message"]["properties"]["total"] for line in lines] for lines in found] == [[0], [0.25], [0.5], [0.75], [1]]
+
+
 def test_rows_of_parquet_keep_their_order_and_the_same_file_its_ids(tmp_path: Path) -> None:
     frame(10_000).write_parquet(tmp_path / "a.parquet", row_group_size=999)
     rows = read(tmp_path / "a.parquet", parquet())

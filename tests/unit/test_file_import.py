@@ -210,13 +210,29 @@ def test_json_lines_keep_their_ids_and_get_one_where_they_have_none(tmp_path: Pa
         assert report.taken == 4
 
 
-@pytest.mark.parametrize("text", ['{"type": "track"', "[1]", '"text"', '{"type":"purr","userId":"u"}', '{"type":"page"}', "\x01"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "track"',
+        "[1]",
+        '"text"',
+        '{"type":"purr","userId":"u"}',
+        '{"type":"page"}',
+        "\x01",
+        '{"type":"page","userId":"u\t1"}',
+    ],
+)
 def test_a_line_that_is_no_message_is_kept_as_it_stood(text: str, tmp_path: Path) -> None:
     good = '{"type":"page","userId":"u"}'
     lines, report = read(write(tmp_path / "a.jsonl", f"{text}\n{good}\n"), JSON)
     assert [reason is None for reason in reasons(lines)] == [False, True]
     assert lines[0]["message"] == text
     assert (report.taken, report.refused) == (1, 1)
+
+
+def test_tabs_between_the_parts_of_a_line_are_left_out(tmp_path: Path) -> None:
+    lines, _ = read(write(tmp_path / "a.jsonl", '{\t"type":\t"page",\r"userId":"u\\t1"\t}'), JSON)
+    assert (lines[0]["reason"], lines[0]["message"]["userId"]) == (None, "u\t1")
 
 
 def test_a_line_without_end_is_cut_and_refused(tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_quarantined_events_are_counted_by_what_is_asked(home: Home) -> None:
     assert "0 of 3 events in quarantine are meant" in _cli("replay", "--event", "Misspelt").output
 
 
+@pytest.mark.parametrize("value", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-01:00", "yesterday"])
+def test_a_time_that_is_none_is_told(home: Home, value: str) -> None:
+    answer = _cli("list", "--since", value)
+    assert (answer.exit_code, "is no ISO 8601 time" in answer.output) == (2, True)
+
+
 def test_samples_show_the_kind_of_value_and_no_value(home: Home) -> None:
     shown = _cli("show", "--json")
     found = {each["message_id"]: each["found"] for each in json.loads(shown.output)}

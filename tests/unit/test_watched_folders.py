@@ -172,6 +172,20 @@ def test_the_pattern_and_a_leading_dot_decide_which_files_are_meant(folder: Path
     assert [each.path for each in list_files(declared, clock.now() + timedelta(seconds=1))] == ["a.jsonl", "deep/er/c.jsonl"]
 
 
+def test_a_name_that_is_no_text_is_shown_by_its_bytes_and_imported_once(run: Run, folder: Path) -> None:
+    write(folder / os.fsdecode(b"b\xe9.jsonl"), "u1")
+    write(folder / "c.jsonl", "u2")
+    (folder / os.fsdecode(b"d\xff.jsonl.gz")).write_bytes(b"\x1f\x8b")
+    assert (pulled(run).taken, pulled(run).taken) == (2, 0)
+    assert stored(run) == ["u1", "u2"]
+    told = {Path(file).name: reason for file, reason in files(run).select("file", "reason").iter_rows()}
+    assert told == {
+        "b\\xe9.jsonl": None,
+        "c.jsonl": None,
+        "d\\xff.jsonl.gz": "the gzip data ends too early; the file is truncated",
+    }
+
+
 def test_a_folder_that_is_not_there_is_told(run: Run, folder: Path) -> None:
     folder.rmdir()
     assert "no folder" in (pulled(run).failure or "")

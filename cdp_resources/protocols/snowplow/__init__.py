@@ -123,7 +123,7 @@ def _kind(rest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         if not action:
             raise UnreadableError("structured event without action - at `se_ac`")
         return {"type": "track", "event": str(action), "properties": _taken(rest, _STRUCTURED)}, {}
-    if kind in _NAMED:
+    if isinstance(kind, str) and kind in _NAMED:
         name, properties = _NAMED[kind]
         return {"type": "track", "event": name, "properties": _taken(rest, properties)}, {}
     raise UnreadableError(f"no known kind of event - at `e`; there is pv, ue, se, {', '.join(_NAMED)}")

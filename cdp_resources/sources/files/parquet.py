@@ -6,6 +6,7 @@ Values become the text that delimited files have: ISO 8601 in UTC, `true`, JSON 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from cdp_resources.sources.row_messages import Row
 _ROWS = 2_048
 _MEMORY = "512MB"
 _OUR_MISTAKES = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
+_READ = "read_parquet(?, hive_partitioning = false)"
+"""Of the one file: names of folders like `date=2026-11-22` are no columns."""
 _NESTED = ("[", "STRUCT", "MAP", "UNION")
 
 
@@ -38,7 +41,7 @@ class Content:
     def rows(self) -> Iterator[Row]:
         """The rows in the file's order, numbered from 1. Raises UnreadableFileError where the file is no longer what it was."""
         with _reading(self.path) as connection:
-            answer = connection.execute(self.query, [str(self.path)])
+            answer = connection.execute(self.query, [_literal(self.path)])
             number = 0
             while found := answer.fetchmany(_ROWS):
                 for values in found:
@@ -55,16 +58,21 @@ def look_over(path: Path, declared: Parquet) -> Content:
         raise UnreadableFileError(f"{path}: this is not Parquet")
     sha256 = _digest(path)
     with _reading(path) as connection:
-        described = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
+        described = connection.execute(f"DESCRIBE SELECT * FROM {_READ}", [_literal(path)]).fetchall()  # noqa: S608
         types = {str(name): str(kind) for name, kind, *_ in described}
         lacking = sorted(name for name in declared.used_columns if name not in types)
         if lacking:
             raise UnreadableFileError(f"{path}: no column {', '.join(lacking)}; there is {', '.join(types)}")
-        query = f"SELECT {', '.join(_as_text(name, types[name]) for name in declared.used_columns)} FROM read_parquet(?)"  # noqa: S608
+        query = f"SELECT {', '.join(_as_text(name, types[name]) for name in declared.used_columns)} FROM {_READ}"  # noqa: S608
         # Every page that will be read is decompressed here, so that a damaged file is told before anything is taken.
         counted = ", ".join(f"count({_quoted(name)})" for name in declared.used_columns)
-        connection.execute(f"SELECT {counted} FROM ({query})", [str(path)]).fetchall()  # noqa: S608
+        connection.execute(f"SELECT {counted} FROM ({query})", [_literal(path)]).fetchall()  # noqa: S608
     return Content(path, declared.used_columns, query, sha256)
+
+
+def _literal(path: Path) -> str:
+    """The path as DuckDB finds it: it takes names for patterns."""
+    return re.sub(r"[*?[]", r"[\g<0>]", str(path))
 
 
 def _quoted(name: str) -> str:

@@ -93,7 +93,7 @@ class FileReader:
                 yield envelope.refused(source, at, text, str(error), line=number)
             else:
                 self._taken += 1
-                yield envelope.header(source, at, type=type_, line=number) + made + envelope.END
+                yield envelope.header(source, at, type=type_, line=number) + envelope.one_line(made) + envelope.END
 
     def report(self) -> FileReport:
         """The counts of the lines consumed so far."""
@@ -110,7 +110,7 @@ def _of_json(content: Content, declared: JsonLines) -> Made:
             reason = f"message longer than {declared.max_event_bytes} bytes"
             yield number, text, RefusedMessageError(reason)
         elif text:
-            yield number, text, identified(envelope.one_line(text), f"{stem}:{number}")
+            yield number, text, identified(text, f"{stem}:{number}")
 
 
 def _of_text(content: Content, declared: Delimited) -> Made:

@@ -70,9 +70,9 @@ class Reading:
         return line
 
     def _as_it_is(self, value: bytes, at: int) -> bytes:
-        made = envelope.one_line(identified(value, self._place))
+        made = identified(value, self._place)
         sent_at = check(made, None, self._max_bytes).sentAt
-        return envelope.header(self._source, at, sent_at=sent_at) + made + envelope.END
+        return envelope.header(self._source, at, sent_at=sent_at) + envelope.one_line(made) + envelope.END
 
     def _by_mapping(self, mapped: Mapped, value: bytes, offset: int, at: int) -> bytes:
         try:
