@@ -71,6 +71,7 @@ def import_files(home: Home, project: Project, paths: Sequence[Path], source: st
     """
     declared = files_source(project, source)
     run = Run(home, project, clock.now())
+    raw_events.number_on(run)
     landed = [_land(run, path, declared, source, told) for path in paths]
     if any(isinstance(each, Batch) for each in landed):
         raw_events.update(run)

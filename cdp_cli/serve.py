@@ -20,9 +20,13 @@ from types import FrameType
 import click
 
 from cdp_assets.project import Project, ProjectError, load_tolerant
+from cdp_assets.raw_events.layer import number_on
 from cdp_assets.raw_events.spec import HttpSource
 from cdp_assets.raw_events.webhook_source import WebhookSource
+from cdp_assets.run import Run
+from cdp_resources import clock
 from cdp_resources.home import Home, config_dir
+from cdp_resources.inbox import Inbox
 from cdp_resources.kafka.cluster import InboxTopic, inbox_topic
 from cdp_resources.secrets import MissingSecretError
 from cdp_resources.sources.webhooks import BadKeyError
@@ -144,8 +148,11 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
         raise click.ClickException(
             f"{config_dir()}/sources declares no source of kind http or webhook: there is nothing to serve"
         )
+    home = Home.from_env()
+    if home.lake.exists() and not Inbox(home.inbox).is_numbered:
+        number_on(Run(home, project, clock.now()))
     config = ServerConfig(
-        inbox=Home.from_env().inbox,
+        inbox=home.inbox,
         sources=sources,
         webhooks=vendors,
         min_free_bytes=project.settings.min_free_bytes,

@@ -67,6 +67,11 @@ class Inbox:
             sync_directory(root)
             sync_directory(root.parent)
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether it ever gave a batch its number."""
+        return self._counter.exists()
+
     def writer(self, max_bytes: int = 64 * 1024 * 1024, max_age_seconds: float = 60.0) -> SegmentWriter:
         """A writer with segments of its own, which rotate at the hour, at `max_bytes` and at `max_age_seconds`."""
         return SegmentWriter(self, max_bytes, max_age_seconds)

@@ -167,6 +167,15 @@ def update(run: Run, redo_hours: Collection[str] = ()) -> RawReport:
     return RawReport(len(pending), changed, tuple(sorted(gone)), total)
 
 
+def number_on(run: Run) -> None:
+    """See to it that the inbox gives no number again that a batch of the tables has; to be called before anything is added to it.
+
+    Only an inbox that was lost, or restored older than the tables, would: a batch of the same hour under the same number would be taken for the old one.
+    """
+    known = run.lake.table(IMPORT_BATCHES).scan().select("batch_id").unique().collect()["batch_id"]
+    run.inbox.start_after(run.lake.table(RAW_EVENTS).cursor, set(known.to_list()))
+
+
 def _commit(run: Run, done: RawBatches, seqs: Sequence[int], tables: tuple[Table, Table, Table]) -> frozenset[int]:
     """Secondary tables first; the primary's cursor moves last. The batches whose events changed, new ones among them."""
     raw, rejected, batches = tables

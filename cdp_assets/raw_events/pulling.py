@@ -21,6 +21,7 @@ from cdp_assets.raw_events.download_source import FILE, DownloadSource
 from cdp_assets.raw_events.files_source import FILES_SOURCES, FilesSource
 from cdp_assets.raw_events.imports import Clock, import_new
 from cdp_assets.raw_events.kafka_source import KafkaSource, RowsTopic
+from cdp_assets.raw_events.layer import number_on
 from cdp_assets.raw_events.spec import Source
 from cdp_assets.run import Run
 from cdp_resources.home import Home
@@ -89,6 +90,7 @@ def pull(run: Run, source: str, wanted: Sequence[str], clock: Clock) -> Iterator
     """Take what is new of these resources into the inbox, and tell of each. One process at a time pulls from a source."""
     declared = run.project.sources[source]
     with exclusive(run.home.locks / f"pull-{source}.lock", lambda: run.say(f"{source}: another run is pulling; waiting")):
+        number_on(run)
         if isinstance(declared, DatabaseSource) and declared.replication is not None:
             yield from _changes(run, source, declared, declared.replication, clock)
             return

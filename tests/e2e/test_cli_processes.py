@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -203,6 +204,24 @@ def test_several_collectors_share_a_port_and_stop_together(tmp_path: Path) -> No
     inbox = Inbox(tmp_path / "inbox")
     assert sum(len(inbox.path(batch).read_bytes().splitlines()) for batch in inbox.batches()) == 8
     assert inbox.pending_bytes() == 0
+
+
+def test_a_collector_whose_inbox_was_lost_gives_no_number_of_the_tables_again(tmp_path: Path) -> None:
+    purchases = tmp_path / "purchases.txt"
+    purchases.write_text(" customer_id  date number_of_cds  dollar_value\r\n 00001 19970101  1   11.77\r\n")
+    assert cdp(tmp_path, "ingest", purchases, "--source", "orders").status == 0
+    (taken,) = Inbox(tmp_path / "inbox").batches()
+    shutil.rmtree(tmp_path / "inbox")
+    program = Program("collector", ["-m", "cdp_cli.main", "serve", "--port", "0"], {"CDP_HOME": str(tmp_path), **KEYS})
+    try:
+        url = program.wait_for(r"listening on (\S+)", 60)[1]
+        assert post(url, KEYS["CDP_WEB_WRITE_KEY"], {"anonymousId": "a", "event": "e"}) == 200
+        program.ask_to_stop()
+        program.finish()
+    finally:
+        stop_all([program])
+    (batch,) = Inbox(tmp_path / "inbox").batches()
+    assert batch.batch_seq > taken.batch_seq
 
 
 def test_invented_people_are_never_sent_to_a_real_address(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -184,6 +185,16 @@ def test_a_name_that_is_no_text_is_shown_by_its_bytes_and_imported_once(run: Run
         "c.jsonl": None,
         "d\\xff.jsonl.gz": "the gzip data ends too early; the file is truncated",
     }
+
+
+def test_files_that_come_after_the_inbox_was_lost_are_no_batch_that_was_there_before(run: Run, folder: Path) -> None:
+    write(folder / "a.jsonl", "u1")
+    assert (pulled(run).taken, stored(run)) == (1, ["u1"])
+    shutil.rmtree(run.home.inbox)
+    write(folder / "b.jsonl", "u2")
+    assert (pulled(run).taken, stored(run)) == (1, ["u1", "u2"])
+    taken = set(Lake(run.home.lake).table(RAW_EVENTS).read()["batch_id"].to_list())
+    assert set(files(run)["batch_id"].to_list()) == taken
 
 
 def test_a_folder_that_is_not_there_is_told(run: Run, folder: Path) -> None:
