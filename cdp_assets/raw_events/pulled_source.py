@@ -44,7 +44,8 @@ class PulledSource(Declaration):
 
 
 class PulledResource(RowMapping):
-    """Rows of one table or endpoint, a message a row. A row is told apart by its `row_id` and its cursor, or else its content: a changed row is a new event."""
+    """Rows of one table or endpoint, a message a row. A row is told apart by its `row_id` and its cursor, or else its content: a row
+    that changed since it was last taken is a new event."""
 
     row_id: tuple[str, ...] = Field(min_length=1)
     """Columns of the primary key."""

@@ -214,7 +214,9 @@ def _rows(run: Run, source: str, resource: str, declared: DatabaseSource | ApiSo
             run.checkpoint("batch of rows")
             run.say(f"{source}/{resource}: {extraction.taken + extraction.refused:,} rows")
             if is_ordered:  # what follows is above what was landed
-                state.keep(folder, resource, extraction.state.encode())
+                reached = extraction.state
+                state.keep(folder, resource, reached.encode())
+                extraction.kept(reached)
                 run.checkpoint("state of a resource")
     state.keep(folder, resource, extraction.state.encode())
     cursor = extraction.declared.cursor

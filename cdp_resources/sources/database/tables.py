@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cdp_resources.secrets import SecretRef
+from cdp_resources.sources.cursors import CursorValue
 from cdp_resources.sources.dlt_library import make_ready
-from cdp_resources.sources.extract import CursorValue, Extracted
+from cdp_resources.sources.extract import Extracted
 from cdp_resources.sources.unavailable import SourceUnavailableError
 
 _ROWS = 5_000
