@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,8 +10,9 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from cdp_resources.secrets import SecretRef
+from cdp_resources.sources.cursors import CursorValue, latest
 from cdp_resources.sources.dlt_library import make_ready
-from cdp_resources.sources.extract import CursorValue, Extracted
+from cdp_resources.sources.extract import Extracted
 from cdp_resources.sources.unavailable import SourceUnavailableError
 
 _ATTEMPTS = 5
@@ -70,7 +72,9 @@ def rows(api: Api, name: str, declared: Endpoint, start: CursorValue | None, fol
     try:
         yield from rest_api_source(config, name="api").resources[name]
     except (requests.RequestException, DltException) as error:
-        raise SourceUnavailableError(f"{declared.path or name}: {_words(error)}") from None
+        innermost = _innermost(error)
+        said = str(innermost) if isinstance(innermost, SourceUnavailableError) else _words(error)
+        raise SourceUnavailableError(f"{declared.path or name}: {said}") from None
     finally:
         client.session.close()
 
@@ -78,17 +82,41 @@ def rows(api: Api, name: str, declared: Endpoint, start: CursorValue | None, fol
 def _endpoint(name: str, declared: Endpoint, start: CursorValue | None) -> dict[str, Any]:
     endpoint: dict[str, Any] = {"path": declared.path or name, "params": dict(declared.params)}
     if declared.records is not None:
-        endpoint["data_selector"] = declared.records
+        endpoint["data_selector"] = _selector(declared.records)
     if declared.cursor is not None:
-        incremental = {
+        incremental: dict[str, Any] = {
             "cursor_path": declared.cursor,
             "initial_value": start,
+            "last_value_func": latest,
             "on_cursor_value_missing": "include",
+            "primary_key": [],
         }
         if declared.cursor_param is not None and start is not None:
             incremental["start_param"] = declared.cursor_param
         endpoint["incremental"] = incremental
     return endpoint
+
+
+def _selector(records: str) -> Any:
+    """The path of the rows, which raises SourceUnavailableError for an answer that lacks it: dlt would take an error told with 200 for an empty page.
+
+    Of a path with brackets or stars, what stands before the first has to be there: no rows below it are an empty page.
+    """
+    from dlt.common.jsonpath import compile_path
+    from jsonpath_ng import JSONPath
+
+    whole = compile_path(records)
+    beginning = compile_path(re.split(r"[\[*]|\.\.", records)[0].rstrip(".") or "$")
+
+    class Rows(JSONPath):
+        """As dlt reads an answer."""
+
+        def find(self, answer: Any) -> Any:
+            if not beginning.find(answer):
+                raise SourceUnavailableError(f"records: the answer has no {records}")
+            return whole.find(answer)
+
+    return Rows()
 
 
 def _paginator(declared: BaseModel) -> dict[str, Any]:
@@ -119,7 +147,10 @@ def _words(error: Exception) -> str:
             if answer.status_code >= 429
             else f"the API answered {answer.status_code}"
         )
-    innermost: BaseException = error
-    while (deeper := innermost.__cause__ or innermost.__context__) is not None:
-        innermost = deeper
-    return f"the API cannot be read: {type(innermost).__name__}"
+    return f"the API cannot be read: {type(_innermost(error)).__name__}"
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error
