@@ -136,6 +136,9 @@ class ApiResource(PulledResource):
     """Parameters of every request."""
     records: str | None = None
     """Path of the rows in the answer: `data.items`. Without it they are looked for."""
+    may_lack_records: bool = False
+    """An answer without that path is an empty page, as of vendors that leave empty lists out. Otherwise it is a failure, as of those that
+    tell errors with status 200."""
     pagination: Pagination | None = None
     """How the next page is found, where it differs from the source's."""
     cursor_param: str | None = None

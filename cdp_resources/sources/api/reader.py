@@ -30,6 +30,8 @@ class Endpoint(Extracted, Protocol):
     @property
     def records(self) -> str | None: ...
     @property
+    def may_lack_records(self) -> bool: ...
+    @property
     def pagination(self) -> BaseModel | None: ...
     @property
     def cursor_param(self) -> str | None: ...
@@ -82,7 +84,7 @@ def rows(api: Api, name: str, declared: Endpoint, start: CursorValue | None, fol
 def _endpoint(name: str, declared: Endpoint, start: CursorValue | None) -> dict[str, Any]:
     endpoint: dict[str, Any] = {"path": declared.path or name, "params": dict(declared.params)}
     if declared.records is not None:
-        endpoint["data_selector"] = _selector(declared.records)
+        endpoint["data_selector"] = declared.records if declared.may_lack_records else _selector(declared.records)
     if declared.cursor is not None:
         incremental: dict[str, Any] = {
             "cursor_path": declared.cursor,
@@ -113,7 +115,9 @@ def _selector(records: str) -> Any:
 
         def find(self, answer: Any) -> Any:
             if not beginning.find(answer):
-                raise SourceUnavailableError(f"records: the answer has no {records}")
+                raise SourceUnavailableError(
+                    f"records: the answer has no {records}; may_lack_records: true would take it for an empty page"
+                )
             return whole.find(answer)
 
     return Rows()
