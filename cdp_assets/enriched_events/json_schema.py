@@ -34,8 +34,6 @@ class Broken:
     """`required`, `type`, `enum`, `pattern`, `additional`, or one of KEYWORDS."""
     path: Path
     """Where: keys of objects and places in lists. A missing field's, a surplus field's own."""
-    is_required: bool
-    """Whether the value would miss a required field without what stands there."""
 
 
 def check(schema: Schema) -> None:
@@ -55,34 +53,31 @@ def broken(schema: Schema, text: str | None) -> tuple[Broken, ...]:
         value = _object(text)
         if validator.is_valid(value):
             return ()
-        found = dict.fromkeys(_found(validator, value))
+        return tuple(dict.fromkeys(_found(validator, value)))
     except (RecursionError, ValueError):  # nested deeper than can be judged
-        return (Broken("schema", (), is_required=False),)
-    missing = {path for check, path in found if check == "required"}
-    return tuple(
-        Broken(check, path, is_required=check != "required" and _is_needed(validator, value, path, missing))
-        for check, path in found
-    )
+        return (Broken("schema", ()),)
 
 
-def _found(validator: jsonschema_rs.Validator, value: object) -> Iterator[tuple[str, Path]]:
+def requires(schema: Schema, text: str | None, keys: tuple[str, ...]) -> bool:
+    """Whether the schema asks for the field at these keys of the object, so that the object without it breaks it."""
+    validator = compiled(schema)
+    try:
+        return Broken("required", keys) in _found(validator, _without(_object(text), keys))
+    except (RecursionError, ValueError):
+        return False
+
+
+def _found(validator: jsonschema_rs.Validator, value: object) -> Iterator[Broken]:
     for error in validator.iter_errors(value):
         kind, path = error.kind, tuple(error.instance_path)
         if isinstance(kind, jsonschema_rs.ValidationErrorKind.Required):
-            yield "required", (*path, kind.property)
+            yield Broken("required", (*path, kind.property))
         elif isinstance(
             kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties | jsonschema_rs.ValidationErrorKind.UnevaluatedProperties
         ):
-            yield from (("additional", (*path, each)) for each in sorted(kind.unexpected))
+            yield from (Broken("additional", (*path, each)) for each in sorted(kind.unexpected))
         else:
-            yield _CHECKS.get(kind.name, kind.name if kind.name in KEYWORDS else "schema"), path
-
-
-def _is_needed(validator: jsonschema_rs.Validator, value: object, path: Path, missing: set[Path]) -> bool:
-    """Whether the schema asks for the field itself, so that the value without it breaks it too."""
-    keys = outside_lists(path)
-    left = _without(value, keys)
-    return any(check == "required" and each == keys and each not in missing for check, each in _found(validator, left))
+            yield Broken(_CHECKS.get(kind.name, kind.name if kind.name in KEYWORDS else "schema"), path)
 
 
 def outside_lists(path: Path) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from cdp_assets.enriched_events.plan_required import required
 from cdp_assets.enriched_events.plan_rules import (
     CHECK,
     CHECKS,
@@ -74,8 +75,10 @@ def judge(raw: pl.DataFrame, plan: TrackingPlan, policies: Mapping[str, Violatio
     for rule in plan.common:
         found += _broken_common(raw, rule, order)
     whole = pl.concat([each.select(list(FOUND)) for each in found]).join(_told(raw, keyed, plan), on="row", how="left")
-    whole = whole.with_columns(can_omit=pl.col("path").is_not_null())
-    return _verdict(whole, _actions(whole, plan, policies), raw.get_column("batch_seq"), keyed.get_column("spec"))
+    # An event's own rule and a common one may say the same.
+    once = whole.sort("row", "order", "field", "check").unique(["row", "field", "check"], keep="first", maintain_order=True)
+    spec = keyed.get_column("spec")
+    return _verdict(_acted(once, raw, spec, plan, policies), raw.get_column("batch_seq"), spec)
 
 
 def _planned(raw: pl.DataFrame, plan: TrackingPlan) -> pl.DataFrame:
@@ -157,7 +160,7 @@ def _broken_own(
             found += broken_properties(mine, each, scope)
         schema = plan.events[number].json_schema
         if schema is not None and column != "context":
-            found += broken_schema(mine, schema, scope, each.properties)
+            found += broken_schema(mine, schema, scope)
     if not found:
         return []
     broken = pl.concat(found).rename({"row": "text"})
@@ -193,7 +196,7 @@ def _broken_common(raw: pl.DataFrame, rule: CommonRule, order: Iterator[int]) ->
         if rule.properties:
             found += broken_properties(_objects(raw, mine, column), Declared(rule.properties, is_closed=False), scope)
         if rule.json_schema is not None:
-            found += broken_schema(_objects(raw, mine, column), rule.json_schema, scope, rule.properties)
+            found += broken_schema(_objects(raw, mine, column), rule.json_schema, scope)
     if rule.context:
         scope = Scope("context", ("context",), order)
         found += broken_properties(_objects(raw, rows.select("row"), "context"), Declared(rule.context, is_closed=False), scope)
@@ -217,20 +220,24 @@ def _told(raw: pl.DataFrame, keyed: pl.DataFrame, plan: TrackingPlan) -> pl.Data
     return keyed.select("row", raw.get_column("source"), event.alias("event"), own)
 
 
-def _verdict(found: pl.DataFrame, actions: pl.DataFrame, batches: pl.Series, planned: pl.Series) -> Verdict:
-    acted = (
-        found.sort("row", "order", "field", "check")
-        .unique(
-            ["row", "field", "check"], keep="first", maintain_order=True
-        )  # an event's own rule and a common one may say the same
-        .join(
-            actions,
-            on=["source", "own", "check", "is_required", "can_omit"],
-            how="left",
-            maintain_order="left",
-            nulls_equal=True,
-        )
-    )
+def _acted(
+    found: pl.DataFrame, raw: pl.DataFrame, spec: pl.Series, plan: TrackingPlan, policies: Mapping[str, ViolationPolicy]
+) -> pl.DataFrame:
+    """The violations with what is done about each."""
+    found = found.with_columns(can_omit=pl.col("path").is_not_null())
+    actions = _actions(found, plan, policies)
+    same = ["source", "own", "check", "can_omit"]
+    acted = found.join(actions, on=same, how="left", maintain_order="left", nulls_equal=True)
+    # What is not omitted anyway need not be asked about.
+    doubtful = (acted.get_column("action") != acted.get_column("if_required")).arg_true()
+    if not doubtful.is_empty():
+        needed = doubtful.filter(required(acted[doubtful], raw, spec, plan))
+        chosen = acted.get_column("action").scatter(needed, acted.get_column("if_required").gather(needed))
+        acted = acted.with_columns(chosen)
+    return acted.drop("if_required")
+
+
+def _verdict(acted: pl.DataFrame, batches: pl.Series, planned: pl.Series) -> Verdict:
     blocked = acted.filter(pl.col("action") == "block").unique("row", keep="first", maintain_order=True)
     passing = acted.join(blocked.select("row"), on="row", how="anti", maintain_order="left")
     same = ["field", "check", "action", "path", "key"]
@@ -258,26 +265,28 @@ def _kind() -> pl.Expr:
 
 
 def _actions(found: pl.DataFrame, plan: TrackingPlan, policies: Mapping[str, ViolationPolicy]) -> pl.DataFrame:
-    """source, own, check, is_required, can_omit -> action."""
+    """source, own, check, can_omit -> action, if_required (the action where events must have what would be omitted)."""
     rows = []
     for source, own in found.select("source", "own").unique().iter_rows():
         policy = policies.get(source, ViolationPolicy())
         if own is not None:
             policy = plan.events[own].violations.over(policy)
-        for check, is_required, can_omit in itertools.product(CHECKS, (False, True), (False, True)):
-            rows.append((source, own, check, is_required, can_omit, _action(policy, check, is_required, can_omit)))
-    flags = dict.fromkeys(("is_required", "can_omit"), pl.Boolean())
+        for check, can_omit in itertools.product(CHECKS, (False, True)):
+            action = _action(policy, check, can_omit)
+            is_kept = action == "omit" and policy.required_missing == "block"
+            rows.append((source, own, check, can_omit, action, "block" if is_kept else action))
     columns: dict[str, pl.DataType] = {
         "source": pl.String(),
         "own": pl.UInt32(),
         "check": CHECK,
-        **flags,
+        "can_omit": pl.Boolean(),
         "action": pl.String(),
+        "if_required": pl.String(),
     }
     return pl.DataFrame(rows, columns, orient="row")
 
 
-def _action(policy: ViolationPolicy, check: str, is_required: bool, can_omit: bool) -> str:
+def _action(policy: ViolationPolicy, check: str, can_omit: bool) -> str:
     chosen: Mapping[str, str] = {
         "required": policy.required_missing,
         "type": policy.datatype_mismatch,
@@ -287,8 +296,6 @@ def _action(policy: ViolationPolicy, check: str, is_required: bool, can_omit: bo
         "unplanned": policy.unplanned_event,
     }
     action = chosen.get(check, policy.rule)
-    if action == "omit" and is_required and policy.required_missing == "block":
-        return "block"
     return "allow" if action == "omit" and not can_omit else action
 
 

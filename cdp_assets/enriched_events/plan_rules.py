@@ -32,10 +32,9 @@ FOUND: dict[str, pl.DataType] = {
     "check": CHECK,
     "path": pl.String(),
     "key": pl.String(),
-    "is_required": pl.Boolean(),
 }
 """A violation: `row` of the batch; its place in the plan's order; the field; the check; what is omitted for it, as the JSON list of
-keys below the event, null where nothing can be, and one more key; whether events must have that."""
+keys below the event, null where nothing can be, and one more key."""
 
 _RFC3339 = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?"
@@ -53,21 +52,17 @@ class Scope:
     """Keys from the event to the object, or to the list that it is in."""
     order: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     """Numbers of rules in the plan's order, the same whatever the events hold."""
-    list_is_required: bool | None = None
-    """In a list, whether events must have that list: what is omitted is the list. None outside lists."""
+    is_in_list: bool = False
+    """In a list what is omitted is the list."""
 
     def within(self, name: str) -> Scope:
         """The objects at a property."""
         here = f"{self.name}.{name}"
         return replace(self, name=here, path=self.path if self.is_in_list else (*self.path, *name.split(".")))
 
-    def elements(self, is_required: bool) -> Scope:
+    def elements(self) -> Scope:
         """The elements of the lists that lie here."""
-        return replace(self, name=f"{self.name}[]", list_is_required=self.list_is_required if self.is_in_list else is_required)
-
-    @property
-    def is_in_list(self) -> bool:
-        return self.list_is_required is not None
+        return replace(self, name=f"{self.name}[]", is_in_list=True)
 
 
 @dataclass(frozen=True)
@@ -135,7 +130,7 @@ def _broken_values(
     found: list[pl.DataFrame] = []
     for key, name, each in fields:
         here, order = scope.within(name), next(scope.order)
-        found += _failures(rows, failed.get_column(key), here, order, each.required)
+        found += _failures(rows, failed.get_column(key), here, order)
         if each.properties or each.items is not None:
             inner = pl.DataFrame([rows.get_column("row"), values.get_column(key).alias("json")])
             found += _inside(inner, each, here)
@@ -155,19 +150,18 @@ def _inside(values: pl.DataFrame, spec: PropertySpec, scope: Scope) -> list[pl.D
         rows = values.select(pl.col("row").gather(each.get_column("place"))).with_columns(each.get_column("json"))
         named = each.select(pl.col("json").alias("e"), pl.col("text").alias("e.text"))
         checks = named.select(_failed_check("e", spec.items)).to_series()
-        inner = scope.elements(spec.required)
-        found += _failures(rows, checks, inner, next(scope.order), spec.items.required)
+        inner = scope.elements()
+        found += _failures(rows, checks, inner, next(scope.order))
         if spec.items.properties or spec.items.items is not None:
             found += _inside(rows, spec.items, inner)
     return found
 
 
-def _failures(rows: pl.DataFrame, checks: pl.Series, scope: Scope, order: int, is_required: bool) -> list[pl.DataFrame]:
+def _failures(rows: pl.DataFrame, checks: pl.Series, scope: Scope, order: int) -> list[pl.DataFrame]:
     if checks.null_count() == checks.len():
         return []
     hit = rows.select("row", check=checks).filter(pl.col("check").is_not_null())
-    needed = is_required if scope.list_is_required is None else scope.list_is_required
-    made = violations(hit, scope.name, scope.path, order=order, check=pl.col("check"), is_required=needed)
+    made = violations(hit, scope.name, scope.path, order=order, check=pl.col("check"))
     return [made.unique(["row", "check"], maintain_order=True) if scope.is_in_list else made]
 
 
@@ -178,7 +172,6 @@ def violations(
     *,
     order: int,
     check: str | pl.Expr,
-    is_required: bool = False,
     key: pl.Expr | None = None,
 ) -> pl.DataFrame:
     """A violation for each of the rows, like FOUND."""
@@ -189,7 +182,6 @@ def violations(
         check=(pl.lit(check) if isinstance(check, str) else check).cast(CHECK),
         path=pl.lit(None if path is None else json.dumps(path), pl.String),
         key=pl.lit(None, pl.String) if key is None else key,
-        is_required=pl.lit(is_required),
     )
 
 
@@ -272,29 +264,21 @@ def _additional(rows: pl.DataFrame, values: pl.DataFrame, keys: Mapping[str, str
             scope.path,
             order=order,
             check="additional",
-            is_required=scope.list_is_required or False,
             key=None if scope.is_in_list else pl.col("key"),
         )
     ]
 
 
-def broken_schema(
-    rows: pl.DataFrame, schema: json_schema.Schema, scope: Scope, properties: Mapping[str, PropertySpec]
-) -> list[pl.DataFrame]:
-    """What objects (row, json) break of a JSON Schema; frames like FOUND. `properties` are those declared beside it."""
+def broken_schema(rows: pl.DataFrame, schema: json_schema.Schema, scope: Scope) -> list[pl.DataFrame]:
+    """What objects (row, json) break of a JSON Schema; frames like FOUND."""
     order = next(scope.order)
     texts = rows.get_column("json").unique()
-    needed = {tuple(name.split(".")) for name, each in properties.items() if each.required}
-    found = [
-        (text, *_told(each, scope), each.is_required or json_schema.outside_lists(each.path) in needed)
-        for text in texts
-        for each in json_schema.broken(schema, text)
-    ]
+    found = [(text, *_told(each, scope)) for text in texts for each in json_schema.broken(schema, text)]
     if not found:
         return []
     columns: dict[str, pl.DataType] = {
         "json": pl.String(),
-        **{name: FOUND[name] for name in ("field", "check", "path", "is_required")},
+        **{name: FOUND[name] for name in ("field", "check", "path")},
     }
     each_text = pl.DataFrame(found, columns, orient="row").unique(maintain_order=True)
     hit = rows.join(each_text, on="json", how="inner", nulls_equal=True)

@@ -69,6 +69,8 @@ def tracking_plan(random: Random) -> TrackingPlan:
         common.append(
             {"sources": ["web"], "context": {"page.referrer": {"type": "string", "enum": ["", "https://www.google.com/"]}}}
         )
+    if random.random() < 0.2:
+        common.append({"types": ["track"], "sources": ["server"], "properties": {"currency": {"type": "any", "required": True}}})
     return TrackingPlan.model_validate({"events": events, "common": common})
 
 

@@ -174,8 +174,8 @@ def _at(value: Any, path: str) -> Any:
     return value
 
 
-Fails = list[tuple[str, list[str], str, bool]]
-"""(check, path, field, is required) in the plan's order."""
+Fails = list[tuple[str, list[str], str]]
+"""(check, path, field) in the plan's order."""
 
 
 def _fails(rules: dict[str, PropertySpec], values: dict[str, Any], column: str) -> Fails:
@@ -191,7 +191,7 @@ def _fails(rules: dict[str, PropertySpec], values: dict[str, Any], column: str) 
         elif each.pattern and not re.fullmatch("p[0-9]", value):
             check = "pattern"
         if check:
-            found.append((check, [column, *name.split(".")], f"{column}.{name}", each.required))
+            found.append((check, [column, *name.split(".")], f"{column}.{name}"))
     return found
 
 
@@ -199,7 +199,7 @@ def _additional(event: dict[str, Any], spec: EventSpec, plan: TrackingPlan) -> F
     common = [name for rule in plan.common if not rule.types or event["type"] in rule.types for name in rule.properties]
     planned = {name.split(".")[0] for name in (*spec.properties, *common)}
     surplus = (key for key in sorted(event[spec.column] or {}, key=str.encode) if key not in planned)
-    return [("additional", [spec.column, key], f"{spec.column}.{key}", False) for key in surplus]
+    return [("additional", [spec.column, key], f"{spec.column}.{key}") for key in surplus]
 
 
 def _planned(event: dict[str, Any], plan: TrackingPlan) -> EventSpec | None:
@@ -209,15 +209,14 @@ def _planned(event: dict[str, Any], plan: TrackingPlan) -> EventSpec | None:
     return None if spec is None or (spec.sources and event["source"] not in spec.sources) else spec
 
 
-def _all_fails(event: dict[str, Any], plan: TrackingPlan) -> Fails:
+def _all_fails(event: dict[str, Any], spec: EventSpec | None, plan: TrackingPlan) -> Fails:
     found: Fails = []
-    spec = _planned(event, plan)
     context = event["context"] or {}
     if spec is not None:
         found += _fails(spec.properties, event[spec.column] or {}, spec.column)
         found += [*_additional(event, spec, plan), *_fails(spec.context, context, "context")]
     elif event["type"] in {each.type for each in plan.events}:
-        found.append(("unplanned", [], "event", False))
+        found.append(("unplanned", [], "event"))
     for rule in plan.common:
         if (rule.types and event["type"] not in rule.types) or (rule.sources and event["source"] not in rule.sources):
             continue
@@ -225,33 +224,46 @@ def _all_fails(event: dict[str, Any], plan: TrackingPlan) -> Fails:
             column = "traits" if event["type"] == "identify" else "properties"
             found += _fails(rule.properties, event[column] or {}, column)
         found += _fails(rule.context, context, "context")
-    first: dict[tuple[str, str], tuple[str, list[str], str, bool]] = {}
+    first: dict[tuple[str, str], tuple[str, list[str], str]] = {}
     for each in found:
         first.setdefault((each[0], each[2]), each)
     return list(first.values())
+
+
+def _is_required(event: dict[str, Any], path: list[str], spec: EventSpec | None, plan: TrackingPlan) -> bool:
+    """Whether the event without what lies there misses it, or something in it, by any of its rules."""
+    left = _without(event, [path])
+    return any(check == "required" and other[: len(path)] == path for check, other, _ in _all_fails(left, spec, plan))
+
+
+def _without(event: dict[str, Any], paths: list[list[str]]) -> dict[str, Any]:
+    left = event | {column: json.loads(json.dumps(event[column])) for column in ("properties", "traits", "context")}
+    for path in paths:
+        holder: Any = left
+        for key in path[:-1]:
+            holder = holder.get(key, {})
+        holder.pop(path[-1], None)
+    return left
 
 
 def _judge(
     event: dict[str, Any], plan: TrackingPlan, policies: dict[str, ViolationPolicy]
 ) -> tuple[Any, list[Any], dict[str, Any]]:
     """(blocking violation or None, noted violations, properties, traits and context that remain), one event at a time."""
-    left = {column: json.loads(json.dumps(event[column])) for column in ("properties", "traits", "context")}
+    spec = _planned(event, plan)
     policy = policies.get(event["source"], ViolationPolicy())
     noted, removed = [], []
-    for check, path, field, is_required in _all_fails(event, plan):
+    for check, path, field in _all_fails(event, spec, plan):
         name = FIELDS.get(check, check)
         action = getattr(policy, name)
-        if action == "block" or (action == "omit" and is_required and policy.required_missing == "block"):
-            return (KINDS[check], field), [], left
+        if action == "omit" and policy.required_missing == "block" and _is_required(event, path, spec, plan):
+            action = "block"
+        if action == "block":
+            return (KINDS[check], field), [], event
         noted.append((KINDS[check], field, action))
         if action == "omit":
             removed.append(path)
-    for path in removed:
-        holder: Any = left
-        for key in path[:-1]:
-            holder = holder.get(key, {})
-        holder.pop(path[-1], None)
-    return None, noted, left
+    return None, noted, _without(event, removed)
 
 
 @settings(max_examples=150, deadline=None)
@@ -259,6 +271,33 @@ def _judge(
 def test_verdicts_equal_those_of_a_slow_judge(
     events: list[dict[str, Any]], plan: TrackingPlan, policies: dict[str, ViolationPolicy]
 ) -> None:
+    _assert_judged(events, plan, policies)
+
+
+FEW_RULES = st.dictionaries(st.sampled_from(["a", "n", "n.x"]), properties(), max_size=3)
+FEW_VALUES = st.sampled_from(["x", "p1", 1, 1.5, True, {"x": 1, "y": "q"}, {"x": "p1"}])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.dictionaries(st.sampled_from("an"), FEW_VALUES), min_size=1, max_size=4),
+    FEW_RULES,
+    st.lists(FEW_RULES, max_size=3),
+)
+def test_rules_that_name_the_same_fields_are_judged_as_by_a_slow_judge(
+    objects: list[dict[str, Any]], own: dict[str, Any], common: list[dict[str, Any]]
+) -> None:
+    plan = {
+        "events": [{"event": "E", "description": "x", "properties": own}],
+        "common": [{"properties": each} for each in common],
+    }
+    event = {"source": "web", "type": "track", "event": "E", "traits": None, "context": None}
+    events = [event | {"properties": each} for each in objects]
+    omitting = ViolationPolicy(datatype_mismatch="omit", enum="omit", pattern="omit", additional_properties="omit")
+    _assert_judged(events, TrackingPlan.model_validate(plan), {"web": omitting})
+
+
+def _assert_judged(events: list[dict[str, Any]], plan: TrackingPlan, policies: dict[str, ViolationPolicy]) -> None:
     done = enrich_batch(_raw(events), plan, policies, ())
     passed = {row["message_id"]: row for row in done.enriched.iter_rows(named=True)}
     stopped = {row["message_id"]: (row["violation"], row["field"]) for row in done.quarantined.iter_rows(named=True)}

@@ -100,6 +100,71 @@ def test_what_the_event_and_a_common_rule_both_say_is_one_violation() -> None:
     ]
 
 
+REQUIRED = TEXT | {"required": True}
+CODE = {"type": "object", "required": True, "properties": {"b": TEXT}}
+
+
+@pytest.mark.parametrize(
+    ("own", "common", "properties", "field"),
+    [
+        ({"properties": {"v": TEXT}}, {"properties": {"v": REQUIRED}}, {"v": 5}, "v"),
+        ({"properties": {"v": TEXT | {"pattern": "@"}}}, {"properties": {"v": REQUIRED}}, {"v": "y"}, "v"),
+        ({"properties": {"v": REQUIRED}}, {"properties": {"v": TEXT | {"enum": ["x"]}}}, {"v": "y"}, "v"),
+        ({"properties": {"v": REQUIRED}}, {"schema": {"properties": {"v": {"maxLength": 1}}}}, {"v": "long"}, "v"),
+        ({"properties": {"v": NUMBER}, "schema": {"required": ["v"]}}, {}, {"v": "5"}, "v"),
+        ({"properties": {"v": NUMBER}}, {"schema": {"required": ["v"]}}, {"v": "5"}, "v"),
+        (
+            {"properties": {"v": NUMBER}},
+            {"schema": {"if": {"required": ["w"]}, "then": {"required": ["v"]}}},
+            {"v": "5", "w": 1},
+            "v",
+        ),
+        ({"schema": {"properties": {"v": {"minProperties": 2}}}}, {"properties": {"v.b": REQUIRED}}, {"v": {"b": "x"}}, "v"),
+        ({"properties": {"v": CODE | {"properties": {}}}}, {"properties": {"v": CODE}}, {"v": 5}, "v"),
+        ({"properties": {"v": CODE | {"required": False}}}, {"properties": {"v.c": REQUIRED}}, {"v": {"c": "x"}}, "v.c"),
+        ({"properties": {"v": {"type": "array", "items": TEXT}}}, {"schema": {"required": ["v"]}}, {"v": [5]}, "v[]"),
+    ],
+)
+def test_what_any_rule_of_an_event_requires_is_not_omitted_for_breaking_another(
+    own: dict[str, Any], common: dict[str, Any], properties: dict[str, Any], field: str
+) -> None:
+    plan = _plan(own, common=(common,))
+    omitting = ViolationPolicy(additional_properties="omit")
+    event = {"event": "Bought", "properties": properties}
+    verdict = judge(_events(event), plan, {"web": omitting})
+    assert verdict.blocked["field"].to_list() == [f"properties.{field}"]
+    assert verdict.noted.is_empty()
+    assert _patches(event, plan, additional_properties="omit", required_missing="allow") != {}
+
+
+@pytest.mark.parametrize(
+    "common",
+    [
+        {"properties": {"v": REQUIRED}, "types": ["page"]},
+        {"properties": {"v": REQUIRED}, "sources": ["server"]},
+        {"context": {"v": TEXT}, "schema": {"properties": {"w": {"required": ["v"]}}}},
+        {"schema": {"if": {"required": ["w"]}, "then": {"required": ["v"]}}},
+    ],
+)
+def test_what_no_rule_of_the_event_requires_is_omitted(common: dict[str, Any]) -> None:
+    plan = _plan({"properties": {"v": TEXT, "o": {"type": "object", "properties": {"v": REQUIRED}}}}, common=(common,))
+    assert _patches({"properties": {"v": 5}}, plan) == {"properties": {"v": None}}
+    assert _patches({"properties": {"o": 5}}, plan) == {"properties": {"o": None}}
+
+
+def test_traits_and_context_are_required_by_the_rules_of_their_own_column() -> None:
+    plan = _plan(
+        {"event": "Known", "type": "identify", "properties": {"v": TEXT}, "context": {"c.d": TEXT}},
+        common=({"schema": {"required": ["v"]}, "context": {"c.d": REQUIRED}, "types": ["identify"]},),
+    )
+    known = {"type": "identify", "traits": {"v": "x"}, "context": {"c": {"d": "x"}}}
+    raw = _events(known, known | {"traits": {"v": 5}}, known | {"context": {"c": {"d": 5}}}, {"event": "Bought"})
+    assert judge(raw, plan, {}).blocked.rows() == [
+        (1, "Datatype-Mismatch", "traits.v"),
+        (2, "Datatype-Mismatch", "context.c.d"),
+    ]
+
+
 def test_fields_of_the_context_are_omitted_from_the_context() -> None:
     plan = _plan({"context": {"app.build": {"type": "integer"}}})
     event = {"context": {"app": {"build": "x", "name": "shop"}, "more": 1}}

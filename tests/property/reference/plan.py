@@ -41,15 +41,14 @@ class Violation(NamedTuple):
     check: str
     field: str
     path: tuple[str, ...] | None = None
-    is_required: bool = False
 
 
 class Place(NamedTuple):
-    """Where values lie: as fields are called, the path that is omitted, and whether a list that events must have is around them."""
+    """Where values lie: as fields are called, the path that is omitted, and whether a list is around them."""
 
     field: str
     path: tuple[str, ...]
-    list_is_required: bool | None = None
+    is_in_list: bool = False
 
 
 def judged(raw: list[Row], declarations: Declarations) -> tuple[list[Row], list[Row], list[Row]]:
@@ -57,9 +56,16 @@ def judged(raw: list[Row], declarations: Declarations) -> tuple[list[Row], list[
     passed, quarantined = [], []
     counts: dict[tuple[Any, ...], Counter[str]] = {}
     for row in raw:
-        spec, found = violations(row, declarations.tracking_plan)
+        plan = declarations.tracking_plan
+        spec = _planned(row, plan)
+        found = violations(row, spec, plan)
         policy = _policy(spec, declarations.violations.get(row["source"], ViolationPolicy()))
         acted = [(each, _action(policy, each)) for each in found]
+        if policy["required_missing"] == "block":
+            acted = [
+                (each, "block" if action == "omit" and _is_required(row, each.path, spec, plan) else action)
+                for each, action in acted
+            ]
         blocking = next((each for each, action in acted if action == "block"), None)
         if blocking is not None:
             kept = {name: row[name] for name in ("batch_seq", "offset", "message_id", "source", "type", "event", "received_at")}
@@ -84,29 +90,36 @@ def _policy(spec: EventSpec | None, of_source: ViolationPolicy) -> dict[str, str
 
 def _action(policy: Mapping[str, str], violation: Violation) -> str:
     action = policy[_ACTIONS.get(violation.check, "rule")]
-    if action == "omit" and violation.is_required and policy["required_missing"] == "block":
-        return "block"
     return "allow" if action == "omit" and violation.path is None else action
 
 
+def _is_required(row: Row, path: tuple[str, ...] | None, spec: EventSpec | None, plan: TrackingPlan) -> bool:
+    """Whether the event without what lies there misses it, or something in it, by any of its rules."""
+    left = violations(_left(row, [path or ()]), spec, plan)
+    return any(each.check == "required" and (each.path or ())[: len(path or ())] == path for each in left)
+
+
 def _without(row: Row, acted: list[tuple[Violation, str]]) -> Row:
-    left = row | {name: copy.deepcopy(row[name]) for name in ("properties", "traits", "context")}
+    left = _left(row, [violation.path or () for violation, action in acted if action == "omit"])
     notes = [{"kind": KINDS.get(v.check, "Rule"), "field": v.field, "rule": v.check, "action": a} for v, a in acted]
     left["violations"] = "[" + ",".join(json.dumps(each, ensure_ascii=False) for each in notes) + "]" if notes else None
-    for violation, action in acted:
-        if action == "omit":
-            holder: Any = left
-            for key in (violation.path or ())[:-1]:
-                holder = holder.get(key) if isinstance(holder, dict) else None
-            if isinstance(holder, dict):
-                holder.pop((violation.path or ())[-1], None)
     return left
 
 
-def violations(row: Row, plan: TrackingPlan) -> tuple[EventSpec | None, list[Violation]]:
-    """What the event is planned as, and what it breaks, in the plan's order, each once."""
+def _left(row: Row, omitted: list[tuple[str, ...]]) -> Row:
+    left = row | {name: copy.deepcopy(row[name]) for name in ("properties", "traits", "context")}
+    for path in omitted:
+        holder: Any = left
+        for key in path[:-1]:
+            holder = holder.get(key) if isinstance(holder, dict) else None
+        if isinstance(holder, dict):
+            holder.pop(path[-1], None)
+    return left
+
+
+def violations(row: Row, spec: EventSpec | None, plan: TrackingPlan) -> list[Violation]:
+    """What an event that is planned so breaks, in the plan's order, each once."""
     found: list[Violation] = []
-    spec = _planned(row, plan)
     common = [rule for rule in plan.common if (not rule.types or row["type"] in rule.types)]
     if spec is not None:
         column = spec.column
@@ -128,7 +141,7 @@ def violations(row: Row, plan: TrackingPlan) -> tuple[EventSpec | None, list[Vio
     first: dict[tuple[str, str], Violation] = {}
     for each in found:
         first.setdefault((each.field, each.check), each)
-    return spec, list(first.values())
+    return list(first.values())
 
 
 def _planned(row: Row, plan: TrackingPlan) -> EventSpec | None:
@@ -146,37 +159,32 @@ def _of_object(value: Row, properties: Mapping[str, PropertySpec], place: Place,
     """`also`: other names that are planned; None where what is not named is no violation."""
     for name, spec in properties.items():
         here = Place(
-            f"{place.field}.{name}", place.path if _in_list(place) else (*place.path, *name.split(".")), place.list_is_required
+            f"{place.field}.{name}", place.path if place.is_in_list else (*place.path, *name.split(".")), place.is_in_list
         )
         inner: Any = value
         for key in name.split("."):
             inner = inner.get(key) if isinstance(inner, dict) else None
-        yield from _of_value(inner, spec, here, spec.required)
+        yield from _of_value(inner, spec, here)
     if also is not None:
         planned = {name.split(".")[0] for name in (*properties, *also)}
         for key in sorted(value, key=str.encode):
             if key not in planned:
-                path = place.path if _in_list(place) else (*place.path, key)
-                yield Violation("additional", f"{place.field}.{key}", path, bool(place.list_is_required))
+                path = place.path if place.is_in_list else (*place.path, key)
+                yield Violation("additional", f"{place.field}.{key}", path)
 
 
-def _of_value(value: Any, spec: PropertySpec, place: Place, is_required: bool) -> Iterator[Violation]:
+def _of_value(value: Any, spec: PropertySpec, place: Place) -> Iterator[Violation]:
     check = _failed(value, spec)
     if check is not None:
-        needed = is_required if place.list_is_required is None else place.list_is_required
-        yield Violation(check, place.field, place.path, needed)
+        yield Violation(check, place.field, place.path)
     if spec.properties and isinstance(value, dict):
         yield from _of_object(value, spec.properties, place, set())
     if spec.items is not None and isinstance(value, list):
-        inner = Place(f"{place.field}[]", place.path, place.list_is_required if _in_list(place) else is_required)
-        told = [list(_of_value(each, spec.items, inner, spec.items.required)) for each in value]
+        inner = Place(f"{place.field}[]", place.path, is_in_list=True)
+        told = [list(_of_value(each, spec.items, inner)) for each in value]
         own = [each for one in told for each in one if each.field == inner.field]
         yield from sorted(own, key=lambda each: ("required", "type", "enum", "pattern").index(each.check))
         yield from (each for one in told for each in one if each.field != inner.field)
-
-
-def _in_list(place: Place) -> bool:
-    return place.list_is_required is not None
 
 
 def _failed(value: Any, spec: PropertySpec) -> str | None:
@@ -229,8 +237,7 @@ def _of_schema(value: Row, rules: Any, place: Place) -> list[Violation]:
             ]
         else:
             field = place.field if key is None else f"{place.field}.{key}"
-            needed = key in rules.json_schema.get("required", ()) or (key in rules.properties and rules.properties[key].required)
-            found.append(Violation(error.validator, field, None if key is None else (*place.path, key), needed))
+            found.append(Violation(error.validator, field, None if key is None else (*place.path, key)))
     return sorted(
         set(found), key=lambda each: (each.field.encode(), ("required", "type", "minProperties", "minimum").index(each.check))
     )
