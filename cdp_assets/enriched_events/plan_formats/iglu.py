@@ -13,6 +13,10 @@ from cdp_assets.enriched_events.plan_formats._from_schema import rules
 
 DESCRIPTION = "Self-describing schemas of an Iglu registry (self: vendor, name, format, version)"
 
+_OWN_META_SCHEMA = "/com.snowplowanalytics.self-desc/schema/jsonschema/"
+"""In the address that `$schema` is in a registry. It is that of draft-04 with `self` added, and lies where nothing is fetched from."""
+_DRAFT = "http://json-schema.org/draft-04/schema#"
+
 
 def read(files: Sequence[File]) -> Found:
     """A track event for each name and model. Raises PlanFormatError."""
@@ -28,7 +32,7 @@ def read(files: Sequence[File]) -> Found:
                 "event": name,
                 "version": numbers[0],
                 "description": str(schema.get("description") or f"Imported from iglu:{vendor}/{name}/jsonschema/{version}."),
-                **rules(schema),
+                **rules(_of_its_draft(schema)),
             }
             key = (vendor, name, numbers[0])
             if key not in newest or numbers > newest[key][0]:
@@ -41,6 +45,12 @@ def read(files: Sequence[File]) -> Found:
         else:
             found.left_out.append(f"{name}, model {model}, of {vendor}: {other} has an event of this name")
     return found
+
+
+def _of_its_draft(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with the draft of JSON Schema that it is written in: Iglu's, unless it names another."""
+    named = schema.get("$schema", _OWN_META_SCHEMA)
+    return schema | {"$schema": _DRAFT} if _OWN_META_SCHEMA in str(named) else schema
 
 
 def _version(text: str, where: str) -> tuple[int, ...]:
