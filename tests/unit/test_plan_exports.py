@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -143,6 +144,48 @@ def test_the_typescript_client_names_types_and_versions(plan: TrackingPlan) -> N
     assert "export function orderCompleted(analytics: Analytics, properties: OrderCompleted, options: object = {})" in text
     assert 'track("Order Completed", properties, { ...options, protocols: { event_version: 2 } })' in text
     assert "*/." not in text
+
+
+# Of ECMAScript, for modules (which are strict), and of TypeScript.
+NO_NAMES = (
+    "arguments", "await", "break", "case", "catch", "class", "const", "continue", "debugger", "default", "delete", "do", "else",
+    "enum", "eval", "export", "exports", "extends", "false", "finally", "for", "function", "if", "implements", "import", "in",
+    "instanceof", "interface", "let", "new", "null", "package", "private", "protected", "public", "require", "return", "static",
+    "super", "switch", "this", "throw", "true", "try", "typeof", "undefined", "var", "void", "while", "with", "yield",
+)  # fmt: skip
+
+
+def test_names_in_the_typescript_client_are_names_of_the_language_and_different() -> None:
+    names = [
+        "2FA Enabled",
+        "Delete",
+        "Record",
+        "Array",
+        "Analytics",
+        "Step 1 23",
+        "Step 12 3",
+        "Bestätigt",
+        "注文",
+        "注文!",
+        *NO_NAMES[:5],
+    ]
+    plan = TrackingPlan(events=tuple(EventSpec.model_validate({"event": each, "description": "x"}) for each in names))
+    text = plan_exports()["typescript"].write(plan, {})["events.ts"]
+    functions = re.findall(r"^export function (.*?)\(", text, re.MULTILINE)
+    kinds = re.findall(r"^export interface (.*?) \{", text, re.MULTILINE)
+    assert functions[:7] == ["_2FaEnabled", "delete_", "record", "array", "analytics", "step123", "step123_"]
+    assert kinds[:8] == ["Analytics", "_2FaEnabled", "Delete", "Record_", "Array_", "Analytics_", "Step123", "Step123_"]
+    assert re.findall(r"\(analytics: Analytics, properties\?: (.*?), ", text) == kinds[1:]
+    for found in (functions, kinds):
+        assert len(set(found)) == len(found)
+        assert len(found) >= len(names)
+        assert all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", each) for each in found)
+
+
+@pytest.mark.parametrize("word", NO_NAMES)
+def test_no_function_of_the_typescript_client_is_called_by_a_reserved_word(word: str) -> None:
+    plan = TrackingPlan(events=(EventSpec(event=word, description="x"),))
+    assert f"export function {word}_(analytics" in plan_exports()["typescript"].write(plan, {})["events.ts"]
 
 
 def test_the_page_says_what_was_received_and_of_what_nothing_was(plan: TrackingPlan) -> None:

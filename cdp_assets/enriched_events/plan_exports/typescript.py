@@ -24,18 +24,44 @@ export interface Analytics {
 }
 """
 _TYPES = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
+_RESERVED = (
+    "arguments", "await", "break", "case", "catch", "class", "const", "continue", "debugger", "default", "delete", "do", "else",
+    "enum", "eval", "export", "exports", "extends", "false", "finally", "for", "function", "if", "implements", "import", "in",
+    "instanceof", "interface", "let", "new", "null", "package", "private", "protected", "public", "require", "return", "static",
+    "super", "switch", "this", "throw", "true", "try", "typeof", "undefined", "var", "void", "while", "with", "yield",
+)  # fmt: skip
+"""What no function of a module may be called; `exports` and `require` because TypeScript may compile to CommonJS."""
+_OTHER_TYPES = frozenset({"Analytics", "Array", "Record"})
+"""The types that the module names itself: an interface of the same name would take their place in it."""
 
 
 def write(plan: TrackingPlan, seen: Received) -> dict[str, str]:
     """One module with everything."""
     _ = seen
     parts = [_HEAD]
+    functions, interfaces = set(_RESERVED), set(_OTHER_TYPES)
     for name, event in named(plan).items():
         if event.type == "alias":
             continue
-        parts.append(_interface(pascal(name), event))
-        parts.append(_function(name, event))
+        interface = _free(pascal(name), interfaces)
+        parts.append(_interface(interface, event))
+        parts.append(_function(_free(_camel(name), functions), interface, event))
     return {"events.ts": "\n".join(parts)}
+
+
+def _camel(text: str) -> str:
+    """`Order Completed` -> orderCompleted; never begins with a digit."""
+    first, *rest = words(text)
+    name = first.lower() + "".join(word[0].upper() + word[1:].lower() for word in rest)
+    return f"_{name}" if name[0].isdigit() else name
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, with `_` after it while it is taken; it is taken then. `step_1_23` and `step_12_3` are one without their `_`."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
 
 
 def _interface(name: str, event: EventSpec) -> str:
@@ -43,11 +69,8 @@ def _interface(name: str, event: EventSpec) -> str:
     return f"/** {_comment(event.description)} */\nexport interface {name} {body}\n"
 
 
-def _function(name: str, event: EventSpec) -> str:
-    first, *rest = words(name)
-    called = first.lower() + "".join(word[0].upper() + word[1:].lower() for word in rest)
+def _function(name: str, kind: str, event: EventSpec) -> str:
     options = _options(event)
-    kind = pascal(name)
     optional = "" if any(spec.required for spec in event.properties.values()) else "?"
     match event.type:
         case "track":
@@ -63,7 +86,7 @@ def _function(name: str, event: EventSpec) -> str:
             arguments, call = f"groupId: string, traits{optional}: {kind}", f"group(groupId, traits, {options})"
     return (
         f"/** {_comment(event.description)} */\n"
-        f"export function {called}(analytics: Analytics, {arguments}, options: object = {{}}): unknown {{\n"
+        f"export function {name}(analytics: Analytics, {arguments}, options: object = {{}}): unknown {{\n"
         f"  return analytics.{call};\n}}\n"
     )
 
