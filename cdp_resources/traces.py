@@ -9,6 +9,7 @@ import gzip
 import io
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class Traces:
 def look(root: Path, texts: Texts, leave_out: Collection[Path] = (), told: Callable[[int], None] = lambda _: None) -> Traces:
     """Look into every file under `root` but those in `leave_out`. `told` is told how many bytes more were looked at.
 
+    Links to folders are followed, since what is on another disk is held all the same; one that leads nowhere counts as unreadable.
     Bytes of each file are searched for the texts in UTF-8 and UTF-16, whatever the file is. Parquet (text columns of every file on disk, whether a table needs
     it or not), SQLite and DuckDB files are read row by row, gzip and zstd files decompressed, for what their bytes do not show. In these a text counts only
     as a whole word; bytes of files that are no text count wherever they stand, unless a longer text of a live row explains them.
@@ -71,7 +73,7 @@ def look(root: Path, texts: Texts, leave_out: Collection[Path] = (), told: Calla
     found = Traces()
     needles = _Needles(texts)
     skipped = {path.resolve() for path in leave_out}
-    for path in _files(root):
+    for path in _files(root, found):
         if path.resolve() in skipped:
             continue
         name = str(path.relative_to(root))
@@ -89,12 +91,37 @@ def look(root: Path, texts: Texts, leave_out: Collection[Path] = (), told: Calla
     return found
 
 
-def _files(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root, followlinks=False):
+def _files(root: Path, found: Traces) -> Iterator[Path]:
+    """Every file, each folder once however many links lead there. Notes what cannot be looked into."""
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            found.unreadable.append(str(Path(error.filename).relative_to(root)))
+
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(root, onerror=note, followlinks=True):
+        try:
+            status = Path(folder).stat()
+        except OSError as error:
+            note(error)
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
         for name in sorted(names):
             path = Path(folder, name)
-            if path.is_file():
-                yield path
+            try:
+                is_file = stat.S_ISREG(path.stat().st_mode)
+            except FileNotFoundError:
+                if path.is_symlink():  # to a disk that is not there now, as far as anybody can tell
+                    found.unreadable.append(str(path.relative_to(root)))
+            except OSError as error:
+                note(error)
+            else:
+                if is_file:
+                    yield path
 
 
 class _Needles:

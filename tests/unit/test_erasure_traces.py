@@ -90,3 +90,24 @@ def test_what_cannot_be_read_is_said_and_is_no_proof(tmp_path: Path) -> None:
 def test_a_file_that_is_left_out_is_not_looked_into(tmp_path: Path) -> None:
     (tmp_path / "journal.json").write_text(ANN)
     assert look(tmp_path, TEXTS, [tmp_path / "journal.json"]).files == 0
+
+
+def test_links_to_folders_are_followed_once_and_not_in_circles(tmp_path: Path) -> None:
+    root, disk = tmp_path / "home", tmp_path / "disk"
+    root.mkdir()
+    (disk / "buyers").mkdir(parents=True)
+    (disk / "buyers" / "a.ndjson").write_text(ANN)
+    (disk / "buyers" / "back").symlink_to(root)
+    (disk / "round").symlink_to(disk)
+    (root / "exports").symlink_to(disk)
+    (root / "same").symlink_to(disk / "buyers")
+    found = look(root, TEXTS)
+    assert (found.hits, found.files, found.unreadable) == ({"exports/buyers/a.ndjson": 1}, 1, [])
+
+
+def test_a_link_that_leads_nowhere_is_no_proof(tmp_path: Path) -> None:
+    (tmp_path / "exports").symlink_to(tmp_path / "not mounted")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    found = look(tmp_path, TEXTS)
+    assert sorted(found.unreadable) == ["exports", "round"]
+    assert not found.is_clean
