@@ -36,7 +36,7 @@ from cdp_assets.run import Run
 from cdp_cli.audit import keyed_hash, note
 from cdp_resources import clock
 from cdp_resources.activation import forget_people, run_sync
-from cdp_resources.destinations.plugin import Account, LocalPlugin
+from cdp_resources.destinations.plugin import Account
 from cdp_resources.home import Home, config_dir
 from cdp_resources.kafka.cluster import KafkaUnavailableError
 from cdp_resources.lake import Lake
@@ -101,49 +101,57 @@ def _must_be_one(person: Person) -> None:
 class Destinations:
     """What happens to what was sent of a person: vendors are asked to remove it, files written here are rewritten."""
 
-    def __init__(self, run: Run, journal: Journal, now: Callable[[], datetime]) -> None:
-        self._run, self._journal, self._now = run, journal, now
+    def __init__(self, run: Run, journal: Journal, now: Callable[[], datetime], *, is_asked: bool = True) -> None:
+        self._run, self._journal, self._now, self._is_asked = run, journal, now, is_asked
         self._accounts = {name: each.account(run.home.outbox) for name, each in run.project.destinations.items()}
 
-    def ask(self, profile_ids: Sequence[int]) -> Mapping[str, str]:
-        """Have the vendors remove what they got of these profiles: sync -> what is still there, and why; empty when nothing is."""
+    def ask(self, profile_ids: Sequence[int], keys: Sequence[str]) -> Mapping[str, str]:
+        """Have the vendors remove what they got of these profiles, or under these keys: sync -> what is still there, and why; empty when nothing is."""
         run = self._run
+        destination_syncs.wait_for_runs(run)  # what began before may have read the person, and send them yet
         if not run.home.ledger.exists():
             return {}
         with Ledger(run.home.ledger) as ledger:
-            ledger.request_removal(profile_ids)
-            sent = self._at_vendors(ledger, profile_ids)
+            ledger.request_removal(profile_ids, keys)
+            sent = self._at_vendors(ledger, profile_ids, keys)
             run_id = f"erasure-{self._journal.erasure_id[:12]}"
             declared = {each.sync for each in run.project.syncs} & set(sent)
             if declared:
                 destination_syncs.update(run, pipeline.profile_columns(run.project), run_id, declared)
             left: dict[str, str] = {}
-            for sync, destination in self._at_vendors(ledger, profile_ids).items():
-                self._remove(ledger, sync, destination, profile_ids, run_id, left)
-            still = self._at_vendors(ledger, profile_ids)
+            for sync, destination in self._at_vendors(ledger, profile_ids, keys).items():
+                self._remove(ledger, sync, destination, (profile_ids, keys), run_id, left)
+            still = self._at_vendors(ledger, profile_ids, keys)
             return {sync: left.get(sync, f"{destination} did not confirm it") for sync, destination in still.items()}
 
-    def _at_vendors(self, ledger: Ledger, profile_ids: Sequence[int]) -> dict[str, str]:
+    def _at_vendors(self, ledger: Ledger, profile_ids: Sequence[int], keys: Sequence[str]) -> dict[str, str]:
         """Sync -> destination of records that are not in files of this machine."""
-        rows = ledger.sent_keys(profile_ids).select("sync", "destination").unique().sort("sync")
+        rows = ledger.sent_keys(profile_ids, keys).select("sync", "destination").unique().sort("sync")
         return {sync: name for sync, name in rows.iter_rows() if not self._is_local(name)}
 
     def _is_local(self, name: str) -> bool:
-        return name in self._accounts and isinstance(self._accounts[name].plugin, LocalPlugin)
+        return name in self._accounts and self._accounts[name].is_local
 
     def _remove(
-        self, ledger: Ledger, sync: str, destination: str, profile_ids: Sequence[int], run_id: str, left: dict[str, str]
+        self,
+        ledger: Ledger,
+        sync: str,
+        destination: str,
+        whose: tuple[Sequence[int], Sequence[str]],
+        run_id: str,
+        left: dict[str, str],
     ) -> None:
         """Only the removals, where the sync itself is not declared any more, or stopped for another reason."""
         account = self._accounts.get(destination)
         if account is None:
             left[sync] = f"destination {destination} is not declared any more: nobody could be asked"
             return
+        profile_ids, keys = whose
         letters = ledger.dead_letters(sync).filter(pl.col("operation") == "upsert")
 
         def plan(acknowledged: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
             _ = refused
-            theirs = acknowledged.filter(pl.col("profile_id").is_in(list(profile_ids)))
+            theirs = acknowledged.filter(pl.col("profile_id").is_in(list(profile_ids)) | pl.col("key").is_in(list(keys)))
             gone = theirs.with_columns(operation=pl.lit("delete"), reason=pl.lit("removal_requested"))
             kept = letters.filter(~pl.col("profile_id").is_in(list(profile_ids)))
             kept = kept.with_columns(operation=pl.lit("skip"), reason=pl.lit("refused_before"))
@@ -161,13 +169,24 @@ class Destinations:
         if summary.status != "done":
             left[sync] = f"{destination}: {summary.status}" + (f" ({summary.reason})" if summary.reason else "")
 
-    def forget(self, profile_ids: Sequence[int], keys: Sequence[str]) -> Mapping[str, int]:
-        """Take the person out of the ledger and out of files that were written here; rows by place."""
+    def forget(self, profile_ids: Sequence[int], keys: Sequence[str]) -> tuple[Mapping[str, int], Mapping[str, str]]:
+        """Take the person out of the ledger and out of files that were written here; rows by place.
+
+        Nothing is taken out when a vendor that was asked has something of the person again: the ledger alone knows of it. Then sync -> what is there.
+        """
         accounts: list[Account] = list(self._accounts.values())
-        if not self._run.home.ledger.exists():
-            return {f"files of {each.name}": each.erase_copies(set(keys)) for each in accounts}
-        with Ledger(self._run.home.ledger) as ledger:
-            return forget_people(profile_ids, keys, accounts, ledger=ledger, locks=self._run.home.locks)
+        former = self._journal.sent_keys
+        with destination_syncs.at_rest(self._run):
+            if not self._run.home.ledger.exists():
+                return {f"files of {each.name}": each.erase_copies({*keys, *former}) for each in accounts}, {}
+            with Ledger(self._run.home.ledger) as ledger:
+                back = self._at_vendors(ledger, profile_ids, keys) if self._is_asked else {}
+                if back:
+                    return {}, {
+                        sync: f"{destination} was sent something of the person again" for sync, destination in back.items()
+                    }
+                locks = self._run.home.locks
+                return forget_people(profile_ids, keys, accounts, ledger=ledger, locks=locks, former_keys=former), {}
 
 
 @click.command(name="erase")
@@ -209,7 +228,7 @@ def erase(context: click.Context, identifier: str, yes: bool, no_sync: bool, as_
     note(home, "erase", journal.request_hash, now, erasure_id=journal.erasure_id)
     with _progress() as (say, told):
         run = _run(home, project, now, say)
-        destinations = Destinations(run, journal, clock.now)
+        destinations = Destinations(run, journal, clock.now, is_asked=not no_sync)
         report = erase_person(
             run,
             layers_of(run),

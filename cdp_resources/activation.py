@@ -122,18 +122,25 @@ def retire_sync(
 
 
 def forget_people(
-    profile_ids: Sequence[int], keys: Sequence[str], accounts: Sequence[Account], *, ledger: Ledger, locks: Path
+    profile_ids: Sequence[int],
+    keys: Sequence[str],
+    accounts: Sequence[Account],
+    *,
+    ledger: Ledger,
+    locks: Path,
+    former_keys: Sequence[str] = (),
 ) -> dict[str, int]:
     """Erase people from the ledger and from what destinations wrote on this machine, while no sync runs; counts by table.
 
-    It removes nothing at vendors: call `Ledger.request_removal` and run the syncs first.
+    `keys` are the people's own; under `former_keys` something of theirs was sent once, as far as the ledger does not know it any more: files keep all that they
+    were ever given. It removes nothing at vendors: call `Ledger.request_removal` and run the syncs first.
     """
     with ExitStack() as stack:
         for sync in ledger.syncs():
             stack.enter_context(exclusive(sync_lock(locks, sync)))
-        found = {*keys, *ledger.sent_keys(profile_ids)["key"].to_list()}
-        removed = {f"files of {account.name}": account.erase_copies(found) for account in accounts}
-        return {**removed, **ledger.erase(profile_ids, found)}
+        former = {*former_keys, *ledger.every_key(profile_ids)}
+        removed = {f"files of {account.name}": account.erase_copies({*keys, *former}) for account in accounts}
+        return {**removed, **ledger.erase(profile_ids, keys, former, [each.name for each in accounts if each.is_local])}
 
 
 def _removals(acknowledged: pl.DataFrame) -> pl.DataFrame:

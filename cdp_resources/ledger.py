@@ -20,6 +20,7 @@ from cdp_resources.ledger_rows import (
     ACKNOWLEDGED,
     DEAD_LETTERS,
     INSTANT,
+    OF_ANOTHER,
     REFUSED,
     SENT_KEYS,
     SYNC_LOG,
@@ -301,38 +302,57 @@ class Ledger:
         with transaction(self._connection):
             self._connection.execute("UPDATE syncs SET retired_at = ? WHERE name = ?", (_micros(at), sync))
 
-    def request_removal(self, profile_ids: Iterable[int]) -> int:
-        """Ask that the next run of every sync removes what was sent of these profiles, in any mode; the number of records."""
+    def request_removal(self, profile_ids: Iterable[int], keys: Iterable[str] = ()) -> int:
+        """Ask that the next run of every sync removes what was sent of these profiles or under these keys, in any mode; the number of records."""
         with transaction(self._connection):
-            self._people(profile_ids, ())
-            return self._connection.execute(
-                "UPDATE acknowledged SET removal_requested = 1 WHERE profile_id IN (SELECT profile_id FROM erased_profiles)"
-            ).rowcount
+            self._people(profile_ids, keys)
+            return self._connection.execute(f"UPDATE acknowledged SET removal_requested = 1 WHERE {_THEIRS}").rowcount  # noqa: S608
 
-    def sent_keys(self, profile_ids: Iterable[int]) -> pl.DataFrame:
-        """Where records of these profiles are: [sync, destination, key, profile_id]."""
+    def sent_keys(self, profile_ids: Iterable[int], keys: Iterable[str] = ()) -> pl.DataFrame:
+        """Where records of these profiles or under these keys are: [sync, destination, key, profile_id].
+
+        Also where they may be because the run that was to send them is under way, or was killed and no other has begun since.
+        """
         with transaction(self._connection):
-            self._people(profile_ids, ())
+            self._people(profile_ids, keys)
+            columns = "s.name, s.destination, r.key, r.profile_id"
+            recorded = f"SELECT {columns} FROM acknowledged r JOIN syncs s ON s.id = r.sync WHERE {_THEIRS}"  # noqa: S608
+            intents = "intent_rows r JOIN intents i ON i.id = r.intent JOIN syncs s ON s.id = i.sync"
             rows = self._connection.execute(
-                "SELECT s.name, s.destination, a.key, a.profile_id FROM acknowledged a JOIN syncs s ON s.id = a.sync "
-                "WHERE a.profile_id IN (SELECT profile_id FROM erased_profiles) ORDER BY s.name, a.key"
+                f"{recorded} UNION SELECT {columns} FROM {intents} WHERE {_THEIRS} ORDER BY 1, 3"  # noqa: S608
             ).fetchall()
         return pl.DataFrame(rows, schema=SENT_KEYS, orient="row")
 
-    def erase(self, profile_ids: Iterable[int], keys: Iterable[str]) -> dict[str, int]:
+    def every_key(self, profile_ids: Iterable[int]) -> set[str]:
+        """The keys of all rows about these profiles, but for those that another profile had: what may stand in files that were written here."""
+        theirs = "key IS NOT NULL AND profile_id IN (SELECT profile_id FROM erased_profiles)"
+        selects = [f"SELECT key FROM {table} WHERE {theirs}" for table in PERSONAL_TABLES if table not in ("skips", "log")]  # noqa: S608
+        selects += [f"SELECT key FROM {table} WHERE {theirs} AND reason IS NOT ?1" for table in ("skips", "log")]  # noqa: S608
+        with transaction(self._connection):
+            self._people(profile_ids, ())
+            return {row[0] for row in self._connection.execute(" UNION ".join(selects), (OF_ANOTHER,))}
+
+    def erase(
+        self, profile_ids: Iterable[int], keys: Iterable[str], former_keys: Iterable[str] = (), local: Collection[str] = ()
+    ) -> dict[str, int]:
         """Take people out of every table, and out of the file's free pages; rows removed by table.
 
+        `former_keys` were theirs and may be somebody else's now. What `local` destinations have under them counts as gone: it was erased there, and the next
+        run writes again what is still wanted. What other destinations have of other people stays known.
         Raises TimeoutError when another process kept the file busy: the rows are gone, but old pages may remain; run it again.
         """
         removed: dict[str, int] = {}
+        erased_there = f"sync IN (SELECT id FROM syncs WHERE destination IN ({', '.join('?' * len(local))}))"  # noqa: S608
         with transaction(self._connection):
             self._people(profile_ids, keys)
+            self._connection.executemany("INSERT OR IGNORE INTO former_keys VALUES (?)", ((each,) for each in former_keys))
             for table in PERSONAL_TABLES:
-                removed[table] = self._connection.execute(
-                    f"DELETE FROM {table} WHERE profile_id IN (SELECT profile_id FROM erased_profiles) "  # noqa: S608
-                    "OR key IN (SELECT key FROM erased_keys)"
-                ).rowcount
-        self._connection.executescript("DROP TABLE temp.erased_profiles; DROP TABLE temp.erased_keys")
+                removed[table] = self._connection.execute(f"DELETE FROM {table} WHERE {_THEIRS}").rowcount  # noqa: S608
+            removed["acknowledged"] += self._connection.execute(
+                f"DELETE FROM acknowledged WHERE key IN (SELECT key FROM former_keys) AND {erased_there}",  # noqa: S608
+                tuple(local),
+            ).rowcount
+        self._connection.executescript("".join(f"DROP TABLE temp.{name};" for name in _PEOPLE))
         self._connection.execute("VACUUM")
         busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         if busy:
@@ -340,13 +360,9 @@ class Ledger:
         return removed
 
     def _people(self, profile_ids: Iterable[int], keys: Iterable[str]) -> None:
-        for statement in (
-            "CREATE TEMP TABLE IF NOT EXISTS erased_profiles (profile_id INTEGER PRIMARY KEY)",
-            "CREATE TEMP TABLE IF NOT EXISTS erased_keys (key TEXT PRIMARY KEY)",
-            "DELETE FROM erased_profiles",
-            "DELETE FROM erased_keys",
-        ):
-            self._connection.execute(statement)
+        for name, column in _PEOPLE.items():
+            self._connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {name} ({column} PRIMARY KEY)")
+            self._connection.execute(f"DELETE FROM {name}")  # noqa: S608
         self._connection.executemany("INSERT OR IGNORE INTO erased_profiles VALUES (?)", ((each,) for each in profile_ids))
         self._connection.executemany("INSERT OR IGNORE INTO erased_keys VALUES (?)", ((each,) for each in keys))
 
@@ -363,6 +379,9 @@ class Ledger:
         )
 
 
+_PEOPLE = {"erased_profiles": "profile_id INTEGER", "erased_keys": "key TEXT", "former_keys": "key TEXT"}
+"""Tables of a connection's own: whom a statement is about."""
+_THEIRS = "(profile_id IN (SELECT profile_id FROM erased_profiles) OR key IN (SELECT key FROM erased_keys))"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

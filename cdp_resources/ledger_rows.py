@@ -67,6 +67,8 @@ DEAD_LETTERS = {
     "reason": pl.String(),
     "at": INSTANT,
 }
+OF_ANOTHER = "duplicate_key"
+"""Reason of a skip: the key is that of another profile, which was sent under it."""
 SENT_KEYS = {"sync": pl.String(), "destination": pl.String(), "key": pl.String(), "profile_id": pl.Int64()}
 
 

@@ -5,12 +5,14 @@ A row is in exactly one of the two: the table's mark says up to which log_id it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from cdp_resources.home import Home
 from cdp_resources.lake import Lake, TableSpec
 from cdp_resources.ledger import Ledger
-from cdp_resources.ledger_rows import SYNC_LOG, SYNC_RUNS
+from cdp_resources.ledger_rows import OF_ANOTHER, SYNC_LOG, SYNC_RUNS
 from cdp_resources.locks import exclusive
 
 EXPORTED = "log_id"
@@ -46,6 +48,17 @@ def unexported(home: Home) -> pl.DataFrame:
             while not (rows := ledger.sync_log(after=0 if frames[-1].is_empty() else int(frames[-1]["log_id"][-1]))).is_empty():
                 frames.append(rows)
     return pl.concat(frames)
+
+
+def every_key(home: Home, profile_ids: Sequence[int]) -> set[str]:
+    """The keys under which something of these profiles was ever sent, refused or left out, but for those that another profile had."""
+    found: set[str] = set()
+    if home.ledger.exists():  # before the table: an export in between loses nothing
+        with Ledger(home.ledger) as ledger:
+            found = ledger.every_key(profile_ids)
+    theirs = pl.col("profile_id").is_in(list(profile_ids)) & pl.col("key").is_not_null() & pl.col("reason").ne_missing(OF_ANOTHER)
+    rows = Lake(home.lake).table(SYNC_LOG_TABLE).scan().filter(theirs).select("key").unique().collect()
+    return found.union(rows["key"].to_list())
 
 
 def runs(home: Home) -> pl.DataFrame:

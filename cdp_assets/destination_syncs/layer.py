@@ -5,10 +5,11 @@ What is wanted is decided in transform.py, how it gets there in cdp_resources/ac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from threading import Event
+from pathlib import Path
 
 import polars as pl
 
@@ -59,10 +60,20 @@ class SyncsReport:
 
 
 class _People:
-    """What syncs read of the lake, each table once."""
+    """What syncs read of the lake, each table once for as long as none of them changes."""
 
     def __init__(self, run: Run, columns: Sequence[TraitColumn]) -> None:
         self._run, self._columns = run, columns
+        self._specs = (profiles_table(columns), SEGMENT_CHANGES, IDENTITY_MAP, IDENTIFIERS, CONSENTS)
+        self._versions: list[int] = []
+
+    def refresh(self) -> None:
+        """Forget what was read before one of the tables changed, so that nobody is sent who was erased since, or of whom another run sent newer values."""
+        versions = [self._run.lake.table(spec).version for spec in self._specs]
+        if versions != self._versions:
+            for name in ("profiles", "members", "identifiers", "granted"):
+                vars(self).pop(name, None)
+        self._versions = versions
 
     @cached_property
     def profiles(self) -> pl.DataFrame:
@@ -107,6 +118,47 @@ def not_ready(run: Run, columns: Sequence[TraitColumn]) -> list[str]:
     return [spec.full_name for spec, part in parts if run.lake.keyed(spec).mark(RULES) != run.project.digest(part)]
 
 
+@contextmanager
+def _sending(run: Run, sync: str) -> Iterator[None]:
+    """Hold the sync from before people are read until it is recorded what was sent: what one run replaced another must not bring back."""
+    lock = run.home.locks / f"{LAYER}-{sync}.lock"
+    if not lock.exists():
+        with exclusive(_gate(run)):
+            lock.touch()
+    with exclusive(lock, lambda: run.say(f"sync {sync}: another run is sending; waiting")):
+        yield
+
+
+def _gate(run: Run) -> Path:
+    """Held while a sync that never ran before takes its place among the locks."""
+    return run.home.locks / f"{LAYER}.lock"
+
+
+def _every_lock(run: Run) -> list[Path]:
+    """The locks of all syncs that ever ran, whatever declarations they ran under."""
+    return sorted(run.home.locks.glob(f"{LAYER}-*.lock"))
+
+
+def wait_for_runs(run: Run) -> None:
+    """Wait until no sync sends that read people before this call. One after the other: nobody waits for a slow one but the caller."""
+    for lock in _every_lock(run):
+        with exclusive(lock, lambda: run.say("a sync is sending; waiting")):
+            pass
+
+
+@contextmanager
+def at_rest(run: Run) -> Iterator[None]:
+    """Hold every sync: none has read people and not yet recorded what it sent of them.
+
+    To be taken after the locks of layers, never before: a sync takes no other lock while it holds its own, but for the one in cdp_resources/activation.py.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(_gate(run)))
+        for lock in _every_lock(run):
+            stack.enter_context(exclusive(lock, lambda: run.say("a sync is sending; waiting")))
+        yield
+
+
 def update(
     run: Run,
     columns: Sequence[TraitColumn],
@@ -127,12 +179,7 @@ def update(
     with Ledger(run.home.ledger) as ledger:
         for sync in run.project.syncs:
             if only is None or sync.sync in only:
-                # Held around reading and sending: a run that waited for another must not bring back what that one replaced.
-                waited = Event()
-                lock = run.home.locks / f"{LAYER}-{sync.sync}.lock"
-                with exclusive(lock, waited.set):
-                    if waited.is_set():
-                        people = _People(run, columns)
+                with _sending(run, sync.sync):
                     _run_one(run, sync, people, ledger, run_id, sync.sync in allow_removals, report)
                 done()
         if retires:
@@ -165,6 +212,7 @@ def _run_one(
 
 
 def _send(run: Run, sync: SyncSpec, people: _People, ledger: Ledger, run_id: str, allow_removals: bool) -> SyncRunSummary:
+    people.refresh()
     destination = run.project.destinations[sync.destination]
     everybody = people.profiles.select("profile_id")
     allowed = permitted(everybody, people.granted, sync.required_purposes(destination))

@@ -11,7 +11,7 @@ from cdp_assets.destination_syncs.schema import DESIRED
 from cdp_assets.destination_syncs.spec import Constant, SyncSpec
 from cdp_resources import hashing
 from cdp_resources.destinations.batch import Mode, SyncStoppedError
-from cdp_resources.ledger_rows import CHANGES
+from cdp_resources.ledger_rows import CHANGES, OF_ANOTHER
 
 REMOVALS_NEVER_REFUSED = 10
 """Removals below this number pass the guard whatever their share: small segments change by large shares."""
@@ -116,7 +116,7 @@ def changes(
     """
     ranked = desired.sort("profile_id").with_columns(
         pl.when(pl.col("key").is_null()).then(pl.lit("no_key"))
-        .when(~pl.col("key").is_first_distinct()).then(pl.lit("duplicate_key"))
+        .when(~pl.col("key").is_first_distinct()).then(pl.lit(OF_ANOTHER))
         .when(~pl.col("allowed")).then(pl.lit("no_consent"))
         .alias("reason")
     )  # fmt: skip

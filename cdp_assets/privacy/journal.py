@@ -44,6 +44,8 @@ class Journal(msgspec.Struct, kw_only=True):
     """Rows may be gone already."""
     removed: dict[str, int] = {}
     """Rows removed so far, by table."""
+    sent_keys: list[str] = []
+    """Keys under which something of theirs was ever sent. Files that were written here hold it, also when no table tells any more."""
     destinations: dict[str, str] = {}
     """What destinations were asked, by sync."""
 

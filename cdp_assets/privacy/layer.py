@@ -24,6 +24,7 @@ from cdp_assets.privacy.schema import ERASURES, LAYER
 from cdp_assets.privacy.search import Holdings, Layers, holdings, packed, spellings, unpacked
 from cdp_assets.privacy.values import Identifier, Wanted
 from cdp_assets.run import Run
+from cdp_resources import sync_log
 from cdp_resources.look_ups.answers import Answers
 from cdp_resources.traces import Traces, look
 
@@ -37,10 +38,12 @@ ATTEMPTS = 3
 INBOX = "inbox/"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-Ask = Callable[[Sequence[int]], Mapping[str, str]]
-"""Has vendors remove what they got of some profiles: sync -> what is still there, and why."""
-Forget = Callable[[Sequence[int], Sequence[str]], Mapping[str, int]]
-"""Removes records of profiles and keys from the ledger and from files of destinations, while no sync runs: rows by place."""
+Ask = Callable[[Sequence[int], Sequence[str]], Mapping[str, str]]
+"""Has vendors remove what they got of some profiles, or under some keys: sync -> what is still there, and why."""
+Forget = Callable[[Sequence[int], Sequence[str]], tuple[Mapping[str, int], Mapping[str, str]]]
+"""Removes records of profiles and keys from the ledger and from files of destinations, while no sync runs: rows by place. Removes none
+when a vendor was sent some since it was asked: sync -> what is there again.
+"""
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,18 @@ def erase(
                 gather(run.inbox, run.project.settings, run.say)
                 _remove_found(run, layers, journal)
             layers.update()
-            journal.destinations = dict(ask(journal.profile_ids)) if ask is not None else {}
+            asked = ask(journal.profile_ids, _own_keys(_wanted(run, journal))) if ask is not None else {}
+            journal.destinations = dict(asked)
             run.checkpoint("destinations asked")
             with _alone(run):
                 gather(run.inbox, run.project.settings, run.say)
                 wanted = _wanted(run, journal)
+                _note_sent_keys(run, journal)
                 _count(journal, clean(run, layers, journal, wanted.needles))
                 if not journal.destinations:
-                    _count(journal, forget(journal.profile_ids, sorted({*wanted.needles.exact, *wanted.needles.folded})))
+                    removed, back = forget(journal.profile_ids, _own_keys(wanted))
+                    _count(journal, removed)
+                    journal.destinations = dict(back)
                 _count(journal, {"answers": Answers(run.home.answers).forget(wanted.needles)})
                 _drop_derived(run)
                 run.checkpoint("derived files")
@@ -139,6 +146,18 @@ def _wanted(run: Run, journal: Journal) -> Wanted:
     folded = frozenset(each.type for each in run.project.identity.identifiers if each.normalise in ("lower", "email"))
     identifiers = tuple(Identifier(*each) for each in journal.identifiers)
     return Wanted(identifiers, frozenset((kind, text) for kind, text in journal.spellings), folded)
+
+
+def _own_keys(wanted: Wanted) -> list[str]:
+    """Keys of records that are the person's, whichever profile they were sent for."""
+    return sorted({*wanted.needles.exact, *wanted.needles.folded})
+
+
+def _note_sent_keys(run: Run, journal: Journal) -> None:
+    """To be done before the rows that tell them are removed."""
+    journal.sent_keys = sorted({*journal.sent_keys, *sync_log.every_key(run.home, journal.profile_ids)})
+    journals.save(run.home.root, journal)
+    run.checkpoint("journal of keys")
 
 
 def _remove_found(run: Run, layers: Layers, journal: Journal) -> None:

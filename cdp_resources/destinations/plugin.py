@@ -57,6 +57,11 @@ class Account:
     sender: Callable[[Limits], Sender] = Sender
     """How the sender is made; given by tests that do not want to wait."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether what it has is on this machine."""
+        return isinstance(self.plugin, LocalPlugin)
+
     def open(self) -> Channel:
         """A channel for one run. Raises MissingSecretError."""
         return self.plugin.open(self)

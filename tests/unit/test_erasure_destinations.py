@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
 from cdp_assets import pipeline
 from cdp_assets.destination_syncs import layer as destination_syncs
-from cdp_cli.erase import erase
+from cdp_assets.privacy.layer import Ask, ErasureReport
+from cdp_assets.privacy.layer import erase as erase_person
+from cdp_assets.project import Project
+from cdp_assets.run import Run
+from cdp_cli.erase import Destinations, erase, journal_for, layers_of
 from cdp_cli.profile import profile
+from cdp_resources import clock
+from cdp_resources.activation import run_sync
+from cdp_resources.destinations.batch import Change
 from cdp_resources.home import Home
 from cdp_resources.ledger import Ledger
+from cdp_resources.ledger_rows import CHANGES
 from demo.vendors import WebhookVendor
 from tests.unit import erasure_shop as shop
 
@@ -132,3 +143,151 @@ def test_a_profile_is_shown_to_a_person_too_and_an_erased_one_is_not_found(home:
     assert CliRunner().invoke(erase, ["--yes", shop.USER]).exit_code == 0
     gone = CliRunner().invoke(profile, [shop.EMAIL])
     assert (gone.exit_code, "nobody has this identifier" in gone.stderr) == (1, True)
+
+
+LATE = """
+sync: late_people
+destination: crm
+description: Everybody, after others.
+source: {profiles: all}
+mode: upsert
+key: email
+fields: {email: identifier.email}
+"""
+
+
+def with_late_sync(home: Home) -> Project:
+    folder = home.root.parent / "config"
+    (folder / "syncs" / "late_people.yaml").write_text(LATE)
+    return Project.load(folder)
+
+
+def erased_by(run: Run, ask: Callable[[Destinations], Ask] = lambda destinations: destinations.ask) -> ErasureReport:
+    """What the command does, with what vendors are asked by in the test's hands."""
+    journal, _ = journal_for(run.home, run.project, shop.USER, clock.now())
+    destinations = Destinations(run, journal, clock.now)
+    return erase_person(run, layers_of(run), journal, clock.now, ask=ask(destinations), forget=destinations.forget)
+
+
+def test_a_sync_that_follows_in_a_run_under_way_does_not_send_who_was_erased_meanwhile(home: Home, vendor: WebhookVendor) -> None:
+    project = with_late_sync(home)
+    ended: list[bool] = []
+
+    def erase_once() -> None:
+        if not ended:
+            ended.append(CliRunner().invoke(erase, ["--yes", shop.USER]).exit_code == 0)
+
+    destination_syncs.update(shop.run(home, project), pipeline.profile_columns(project), "run-2", done=erase_once)
+    assert ended == [True], "erased after the first sync, which read everybody"
+    assert vendor.state("late_people")
+    assert shop.EMAIL not in vendor.state("late_people")
+    assert shop.planted(home.root) == {}
+
+
+class SlowVendor(WebhookVendor):
+    """Answers `late_people` only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.told = threading.Event(), threading.Event()
+
+    def receive(
+        self, body: bytes, idempotency_key: str | None, signature: str | None
+    ) -> tuple[int, dict[str, str], bytes] | None:
+        if json.loads(body)["sync"] == "late_people" and not self.told.is_set():
+            self.asked.set()
+            self.told.wait(20)
+        return super().receive(body, idempotency_key, signature)
+
+
+def test_an_erasure_waits_for_a_run_that_is_sending_the_person(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = with_late_sync(home)
+
+    def said(text: str) -> None:
+        if "is sending" in text:
+            vendor.told.set()
+
+    with SlowVendor() as vendor:
+        monkeypatch.setenv("CDP_TEST_URL", vendor.url)
+        columns = pipeline.profile_columns(project)
+        sending = threading.Thread(
+            target=lambda: destination_syncs.update(shop.run(home, project), columns, "run-2", ["late_people"])
+        )
+        sending.start()
+        assert vendor.asked.wait(20)
+        report = erased_by(Run(home, project, shop.AS_OF, say=said))
+        sending.join()
+        assert report.is_done
+        assert vendor.state("late_people"), "the run went on"
+        assert shop.EMAIL not in vendor.state("late_people")
+        assert shop.planted(home.root) == {}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_a_vendor_was_sent_after_it_was_asked_is_not_forgotten(home: Home, vendor: WebhookVendor, *, is_known: bool) -> None:
+    project = shop.write_config(home.root.parent / "config", CRM)
+    run = shop.run(home, project)
+    account = project.destinations["crm"].account(home.outbox)
+    profile_id = journal_for(home, project, shop.USER, clock.now())[0].profile_ids[0] if is_known else 987_654_321
+
+    def send_again() -> None:
+        row = ("upsert", shop.EMAIL, profile_id, json.dumps({"email": shop.EMAIL}), 1, "new")
+        plan = pl.DataFrame([row], schema=CHANGES, orient="row")
+        with Ledger(home.ledger) as ledger:
+            run_sync(
+                "all_people",
+                account,
+                lambda _acknowledged, _refused: plan,
+                ledger=ledger,
+                locks=home.locks,
+                run_id="meanwhile",
+                desired_count=1,
+            )
+
+    def ask(destinations: Destinations) -> Ask:
+        def asking(profile_ids: Sequence[int], keys: Sequence[str]) -> Mapping[str, str]:
+            left = destinations.ask(profile_ids, keys)
+            send_again()
+            return left
+
+        return asking
+
+    report = erased_by(run, ask)
+    assert not report.is_done
+    assert list(report.destinations) == ["all_people"]
+    assert shop.EMAIL in vendor.state("all_people")
+    with Ledger(home.ledger) as ledger:
+        assert ledger.sent_keys([], [shop.EMAIL])["sync"].to_list() == ["all_people", "buyers"], "it is known what to remove"
+    again = CliRunner().invoke(erase, ["--yes", shop.USER])
+    assert again.exit_code == 0, again.output
+    assert shop.EMAIL not in vendor.state("all_people")
+    assert shop.planted(home.root) == {}
+
+
+def test_a_record_that_a_killed_run_may_have_sent_is_removed_too(home: Home, vendor: WebhookVendor) -> None:
+    project = shop.write_config(home.root.parent / "config", CRM)
+    number = journal_for(home, project, shop.USER, clock.now())[0].profile_ids[0]
+    channel = project.destinations["crm"].account(home.outbox).open()
+    with Ledger(home.ledger) as ledger:
+        killed = ledger.begin_run("vips", "crm", "killed", shop.AS_OF)
+        change = Change(shop.EMAIL, number, json.dumps({"email": shop.EMAIL}), 1)
+        [intent] = ledger.record_intents(killed, [("upsert", [change])], shop.AS_OF)
+        channel.deliver(intent.batch)
+    channel.close()
+    assert shop.EMAIL in vendor.state("vips")
+    result = CliRunner().invoke(erase, ["--yes", shop.USER])
+    assert result.exit_code == 0, result.output
+    assert shop.EMAIL not in vendor.state("vips")
+    assert shop.planted(home.root) == {}
+
+
+def test_a_record_under_the_persons_address_is_removed_whichever_profile_it_was_sent_for(
+    home: Home, vendor: WebhookVendor
+) -> None:
+    with sqlite3.connect(home.ledger) as connection:  # identity has changed, and the sync has not run since
+        connection.execute("UPDATE acknowledged SET profile_id = 987654321 WHERE key = ?", (shop.EMAIL,))
+    connection.close()
+    result = CliRunner().invoke(erase, ["--yes", shop.USER])
+    assert result.exit_code == 0, result.output
+    assert shop.EMAIL not in vendor.state("all_people")
+    assert shop.planted(home.root) == {}

@@ -242,6 +242,36 @@ def test_an_erased_person_is_in_no_byte_of_the_ledger(tmp_path: Path) -> None:
         assert sum(b"person" in path.read_bytes() for path in tmp_path.iterdir()) == 0
 
 
+def test_a_key_that_is_somebody_elses_now_is_forgotten_only_where_it_was_erased(ledger: Ledger) -> None:
+    for sync, destination in (("vips", "crm"), ("lists", "exports")):
+        send(ledger, ledger.begin_run(sync, destination, "r1", NOON), {"a": "delivered", "b": "delivered"})
+    removed = ledger.erase([99], [], ["a"], ["exports"])
+    assert (removed["acknowledged"], sum(removed.values())) == (1, 1)
+    assert ledger.sent_keys([7]).select("sync", "key").rows() == [("lists", "b"), ("vips", "a"), ("vips", "b")]
+
+
+def test_the_keys_of_people_are_told_by_every_row_but_those_of_others(ledger: Ledger) -> None:
+    run = begin(ledger)
+    send(ledger, run, {"gone": "delivered"})
+    send(ledger, run, {"gone": "delivered"}, "delete")
+    send(ledger, run, {"refused": "refused"})
+    ledger.record_intents(run, [("upsert", [change("under way"), change("another's", profile_id=8)])], NOON)
+    ledger.record_plan(run, plan([("skip", "no consent", 7, "no_consent"), ("skip", "refused", 7, "refused_before")]), NOON)
+    assert ledger.every_key([7]) == {"gone", "refused", "under way", "no consent"}
+    ledger.record_plan(run, plan([("skip", "another's", 7, "duplicate_key"), ("skip", "refused", 7, "refused_before")]), NOON)
+    assert "another's" not in ledger.every_key([7])
+    assert ledger.every_key([9]) == set()
+
+
+def test_a_record_that_is_under_way_may_be_there(ledger: Ledger) -> None:
+    run = begin(ledger)
+    ledger.record_intents(run, [("upsert", [change("a"), change("b", profile_id=8)])], NOON)
+    assert ledger.sent_keys([7]).rows() == [("vips", "crm", "a", 7)]
+    assert ledger.sent_keys([7], ["b"])["key"].to_list() == ["a", "b"]
+    begin(ledger, "r2")
+    assert ledger.sent_keys([7]).rows() == [("vips", "crm", "a", 7)], "once, though it is uncertain now"
+
+
 def test_an_outcome_is_recorded_whole_or_not_at_all(ledger: Ledger) -> None:
     run = begin(ledger)
     [intent] = ledger.record_intents(run, [("upsert", [change("a"), change("b")])], NOON)
