@@ -106,18 +106,17 @@ class Destinations:
         self._accounts = {name: each.account(run.home.outbox) for name, each in run.project.destinations.items()}
 
     def ask(self, profile_ids: Sequence[int], keys: Sequence[str]) -> Mapping[str, str]:
-        """Have the vendors remove what they got of these profiles, or under these keys: sync -> what is still there, and why; empty when nothing is."""
+        """Have the vendors remove what they got of these profiles, or under these keys: sync -> what is still there, and why; empty when nothing is.
+
+        Removals alone: who else is wanted there is not decided today, but on the day which the tables stand at.
+        """
         run = self._run
         destination_syncs.wait_for_runs(run)  # what began before may have read the person, and send them yet
         if not run.home.ledger.exists():
             return {}
         with Ledger(run.home.ledger) as ledger:
             ledger.request_removal(profile_ids, keys)
-            sent = self._at_vendors(ledger, profile_ids, keys)
             run_id = f"erasure-{self._journal.erasure_id[:12]}"
-            declared = {each.sync for each in run.project.syncs} & set(sent)
-            if declared:
-                destination_syncs.update(run, pipeline.profile_columns(run.project), run_id, declared)
             left: dict[str, str] = {}
             for sync, destination in self._at_vendors(ledger, profile_ids, keys).items():
                 self._remove(ledger, sync, destination, (profile_ids, keys), run_id, left)
@@ -141,7 +140,7 @@ class Destinations:
         run_id: str,
         left: dict[str, str],
     ) -> None:
-        """Only the removals, where the sync itself is not declared any more, or stopped for another reason."""
+        """Have a sync remove them, whether it is declared still or not."""
         account = self._accounts.get(destination)
         if account is None:
             left[sync] = f"destination {destination} is not declared any more: nobody could be asked"

@@ -69,7 +69,7 @@ def run_sync(
     locks: Path,
     run_id: str,
     desired_count: int,
-    on_delete: str = "leave",
+    on_delete: str | None = None,
     now: Callable[[], datetime] = clock.now,
     on_wait: Callable[[], None] | None = None,
 ) -> SyncRunSummary:

@@ -52,13 +52,16 @@ class Ledger:
         """Close the connection."""
         self._connection.close()
 
-    def begin_run(self, sync: str, destination: str, run_id: str, at: datetime, on_delete: str = "leave") -> Run:
-        """Begin a run, and turn what an earlier run of the sync left under way into uncertain rows."""
+    def begin_run(self, sync: str, destination: str, run_id: str, at: datetime, on_delete: str | None = None) -> Run:
+        """Begin a run, and turn what an earlier run of the sync left under way into uncertain rows.
+
+        `on_delete` is what shall become of what it sent once it is not declared any more; None leaves that as it was.
+        """
         run = self._connection
         with transaction(run):
             run.execute(
-                "INSERT INTO syncs (name, destination, on_delete) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "
-                "SET destination = excluded.destination, on_delete = excluded.on_delete, retired_at = NULL",
+                "INSERT INTO syncs (name, destination, on_delete) VALUES (?1, ?2, coalesce(?3, 'leave')) ON CONFLICT (name) DO UPDATE "
+                "SET destination = excluded.destination, on_delete = coalesce(?3, on_delete), retired_at = NULL",
                 (sync, destination, on_delete),
             )
             number = self._sync_number(sync)

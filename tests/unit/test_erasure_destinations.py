@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -85,6 +86,29 @@ def test_vendors_are_asked_to_remove_the_record_and_keep_the_others(home: Home, 
     assert result.exit_code == 0, result.output
     assert vendor.state("all_people") == {key: each for key, each in before.items() if key != shop.EMAIL}
     assert shop.planted(home.root) == {}
+
+
+def test_an_erasure_sends_nobody_else(home: Home, vendor: WebhookVendor) -> None:
+    newcomer = {"type": "identify", "messageId": "z1", "userId": "zoe", "traits": {"email": "zoe@mail.example"}}
+    shop.receive(home, [newcomer], shop.START + timedelta(hours=1))
+    upserts = vendor.stats()["upserts"]
+    result = CliRunner().invoke(erase, ["--yes", shop.USER])
+    assert result.exit_code == 0, result.output
+    assert vendor.stats()["upserts"] == upserts
+    assert not {shop.EMAIL, "zoe@mail.example"} & vendor.state("all_people").keys()
+
+
+def test_an_erasure_leaves_the_fate_of_what_a_sync_sent_that_is_no_longer_declared(home: Home, vendor: WebhookVendor) -> None:
+    config = home.root.parent / "config"
+    path = "syncs/all_people.yaml"
+    project = shop.write_config(config, {**CRM, path: CRM[path] + "on_delete: remove\n"})
+    destination_syncs.update(shop.run(home, project), pipeline.profile_columns(project), "run-2")
+    (config / path).unlink()
+    assert CliRunner().invoke(erase, ["--yes", shop.USER]).exit_code == 0
+    assert vendor.state("all_people")
+    left = Project.load(config)
+    destination_syncs.update(shop.run(home, left), pipeline.profile_columns(left), "run-3", retires=True)
+    assert vendor.state("all_people") == {}
 
 
 @pytest.mark.slow

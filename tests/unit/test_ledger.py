@@ -221,6 +221,8 @@ def test_a_removed_sync_is_found_until_it_has_met_its_fate(ledger: Ledger) -> No
     ledger.retire("vips", NOON)
     assert ledger.retired(set()) == []
     begin(ledger, "r2")
+    assert [each.on_delete for each in ledger.retired(set())] == ["remove"], "a run that does not say changes no fate"
+    ledger.begin_run("vips", "crm", "r3", NOON, "leave")
     assert [each.on_delete for each in ledger.retired(set())] == ["leave"]
 
 
