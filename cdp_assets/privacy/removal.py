@@ -164,6 +164,7 @@ def _remember_keys(run: Run, found: Holdings) -> None:
     table = run.lake.table(raw.ERASED_KEYS)
     fresh = found.accepted.select("batch_seq", *KEYS).unique()
     fresh = fresh.join(table.scan().collect(), on=["batch_seq", *KEYS], how="anti")
+    fresh = fresh.with_columns(last_batch_seq=pl.lit(run.lake.table(raw.RAW_EVENTS).cursor, pl.Int64))
     if fresh.height:
         table.write(fresh, {})
 

@@ -44,12 +44,14 @@ def hour_of(batch: Batch) -> datetime:
 
 
 class _Keys:
-    """Keys of accepted messages with the hour of their batch: what a new batch is compared with."""
+    """Keys of accepted and of erased messages with the hour of their batch: what a new batch is compared with."""
 
     def __init__(self, raw: Table, batches: Table, erased: Table, window: timedelta) -> None:
-        self._raw, self._erased = raw, erased
+        self._raw = raw
         self._window = window
         self._hours = batches.scan().select("batch_seq", "hour").unique().collect()
+        self.erased = erased.scan().collect().join(self._hours, on="batch_seq", how="left")
+        """[batch_seq, message_key, message_key_high, last_batch_seq, hour] of every message that was ever erased."""
         self._parts: list[pl.DataFrame] = []
         self._from: datetime | None = None
 
@@ -59,12 +61,8 @@ class _Keys:
         if self._from is None or start < self._from:
             near = self._hours.filter(pl.col("hour") >= start)
             seqs = near["batch_seq"].to_list()
-            stored = [
-                table.scan(seqs).select(*_KEYS, "batch_seq").collect().join(near, on="batch_seq", how="inner")
-                for table in (self._raw, self._erased)
-                if seqs
-            ]
-            self._parts, self._from = stored, start
+            stored = self._raw.scan(seqs).select(*_KEYS, "batch_seq").collect().join(near, on="batch_seq", how="inner")
+            self._parts, self._from = [stored] if seqs else [], start
         parts = [part.filter(pl.col("batch_seq") < first.batch_seq) for part in self._parts]
         schema: dict[str, pl.DataType | type[pl.DataType]] = {
             "message_key": pl.Int64,
@@ -111,6 +109,7 @@ def _derive(inbox: Inbox, chunk: Sequence[Batch], keys: _Keys, window: timedelta
         ready,
         message_keys(ready["source"], ready["message_id"]),
         keys.before(chunk[0], ever=bool(ready["is_imported"].any())),
+        keys.erased,
         window,
     )
 

@@ -69,6 +69,7 @@ DESCRIPTIONS = {
     "rejected": "Lines that were refused",
     "erased": "Lines that were erased since",
     "hour": "Hour of receipt, UTC: the partition in Dagster",
+    "last_batch_seq": "Newest batch that raw_events had when the message was erased; copies in later ones stay out however late they come",
 }
 
 DISTINCT = ("offset", "message_id", "message_key", "timestamp", "received_at", "sent_at", "properties", "context", "traits")
@@ -117,7 +118,7 @@ IMPORT_BATCHES = TableSpec(
 ERASED_KEYS = TableSpec(
     LAYER,
     "erased_keys",
-    {"batch_seq": pl.Int64(), "message_key": pl.Int64(), "message_key_high": pl.Int64()},
+    {"batch_seq": pl.Int64(), "message_key": pl.Int64(), "message_key_high": pl.Int64(), "last_batch_seq": pl.Int64()},
     person="holds hashes of message ids only, so that a retried message of an erased person stays out",
 )
 IMPORTED_FILES = TableSpec(

@@ -55,11 +55,13 @@ def judged(lines: pl.DataFrame) -> pl.DataFrame:
     ).with_columns(is_timestamp_adjusted=adjusted.fill_null(False))
 
 
-def sorted_out(lines: pl.DataFrame, keys: tuple[pl.Series, pl.Series], seen: pl.DataFrame, window: timedelta) -> RawBatches:
+def sorted_out(
+    lines: pl.DataFrame, keys: tuple[pl.Series, pl.Series], seen: pl.DataFrame, erased: pl.DataFrame, window: timedelta
+) -> RawBatches:
     """Raw events without duplicates, refused rows, and counts by batch and source.
 
     `lines`: of batches whose hours lie within one window, judged, in order of place, with `hour`. `keys`: the messages' 128-bit keys. `seen`: keys of earlier
-    batches [message_key, message_key_high, hour].
+    batches [message_key, message_key_high, hour]. `erased`: keys of erased messages, with hour, batch_seq and last_batch_seq.
     """
     pair = ["message_key", "message_key_high"]
     lines = lines.with_columns(message_key=keys[0], message_key_high=keys[1])
@@ -71,6 +73,7 @@ def sorted_out(lines: pl.DataFrame, keys: tuple[pl.Series, pl.Series], seen: pl.
         seen_at = lines.select(pair).join(latest, on=pair, how="left", maintain_order="left")["seen_at"]
         # A row of a file has an id made of the file: whenever it comes again, it is the same row.
         is_ok &= ~((seen_at >= lines["hour"] - window).fill_null(False) | (lines["is_imported"] & seen_at.is_not_null()))
+    is_ok &= ~_is_copy_of_erased(lines, erased, window)
     rows = is_ok.arg_true()
     rows = rows.filter(lines.select(pair)[rows].select(pl.struct(pair).is_first_distinct()).to_series())
     raw = lines if rows.len() == lines.height else lines[rows]
@@ -92,3 +95,18 @@ def sorted_out(lines: pl.DataFrame, keys: tuple[pl.Series, pl.Series], seen: pl.
         rejected.select(list(REJECTED_EVENTS.columns)),
         counts.select(list(IMPORT_BATCHES.columns)),
     )
+
+
+def _is_copy_of_erased(lines: pl.DataFrame, erased: pl.DataFrame, window: timedelta) -> pl.Series:
+    """By line, whether it repeats an erased message: inside the window as of any message, and without end when it came after the erasure.
+
+    What was accepted outside of the window before the erasure is left alone: it was there, and was somebody else's.
+    """
+    both = lines.select("message_key", "message_key_high", "batch_seq", "hour", "is_imported").with_row_index("row")
+    both = both.join(erased, on=["message_key", "message_key_high"], how="inner", suffix="_erased")
+    is_later = pl.col("batch_seq") > pl.col("batch_seq_erased")
+    is_near = pl.col("hour_erased") >= pl.col("hour") - window
+    # Rows that were erased before there was last_batch_seq do not know when.
+    is_after = pl.col("batch_seq") > pl.coalesce("last_batch_seq", "batch_seq_erased")
+    copies = both.filter(is_after | is_later & (is_near.fill_null(False) | pl.col("is_imported")))["row"].unique()
+    return pl.int_range(lines.height, dtype=pl.UInt32, eager=True).is_in(copies.implode())

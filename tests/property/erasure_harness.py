@@ -9,15 +9,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import polars as pl
-
 from cdp_assets import pipeline
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
 from cdp_assets.privacy import journal as journals
 from cdp_assets.privacy.layer import ErasureReport, begin, erase
 from cdp_assets.privacy.person import Person, person
 from cdp_assets.project import Project
-from cdp_assets.raw_events.schema import ERASED_KEYS, IMPORT_BATCHES
+from cdp_assets.raw_events.schema import ERASED_KEYS
 from cdp_assets.run import Run
 from cdp_cli.erase import Destinations, layers_of
 from cdp_resources import clock, envelope
@@ -28,7 +26,7 @@ from tests.property.pipeline_harness import World, moment, project
 from tests.property.reference import received
 from tests.property.reference.history import Batch, Declarations, History, Line
 from tests.property.reference.identity import identifiers
-from tests.property.reference.values import HOUR, Row, parsed, text_of
+from tests.property.reference.values import Row, parsed, text_of
 
 BASE = 1 << 32
 
@@ -80,20 +78,10 @@ class ErasingWorld(World):
             for batch in history
         ]
 
-    def erased_keys(self) -> dict[int, set[int]]:
-        """Key of a message -> hours of the batches in which it was erased, as instants."""
-        lake = Lake(self.home.lake)
-        hours = lake.table(IMPORT_BATCHES).read().select("batch_seq", "hour").unique()
-        found: dict[int, set[int]] = {}
-        for low, high, hour in (
-            lake.table(ERASED_KEYS)
-            .read()
-            .join(hours, on="batch_seq")
-            .select("message_key", "message_key_high", pl.col("hour").dt.epoch("us"))
-            .iter_rows()
-        ):
-            found.setdefault((high % 2**64) << 64 | low % 2**64, set()).add(hour)
-        return found
+    def erased_keys(self) -> set[int]:
+        """Keys of the erased messages."""
+        rows = Lake(self.home.lake).table(ERASED_KEYS).read().select("message_key", "message_key_high").iter_rows()
+        return {(high % 2**64) << 64 | low % 2**64 for low, high in rows}
 
 
 def collected(line: Line) -> bytes:
@@ -119,17 +107,14 @@ def _as_kept(line: Line, stored: bytes) -> Line:
     return line
 
 
-def without_copies(history: History, keys: dict[int, set[int]], window: int) -> tuple[History, dict[tuple[int, str], int]]:
-    """The history in which copies of erased messages, that came later, are no events; and how many by batch and source."""
+def without_copies(history: History, keys: set[int]) -> tuple[History, dict[tuple[int, str], int]]:
+    """What was received after an erasure, in which copies of erased messages are no events; and how many by batch and source."""
     counts: dict[tuple[int, str], int] = {}
     batches = []
     for batch in history:
         lines = []
         for offset, line in enumerate(batch.lines):
-            key = key_of(batch, offset, line)
-            hours = keys.get(key or 0, set())
-            is_near = any(received.hour_of(batch) - hour <= window * HOUR for hour in hours)
-            if is_near or (hours and line.line is not None):  # a row of a file is the same row whenever it comes again
+            if key_of(batch, offset, line) in keys:
                 counts[batch.batch_seq, line.source] = counts.get((batch.batch_seq, line.source), 0) + 1
                 line = Line(line.source, line.received_at, None, reason="erased")
             lines.append(line)

@@ -100,7 +100,7 @@ def test_what_is_left_equals_the_reference_on_the_lines_that_are_left(seed: int,
     for batch in history[cut:]:
         world.seal(batch)
     world.run(declared, final)
-    later, copies = without_copies(history[cut:], keys, declared.dedupe_window_hours)
+    later, copies = without_copies(history[cut:], keys)
     everything = [*world.after_erasure(history[:cut]), *later]
     assert differences(expected(world, everything, copies, declared, final), without_counts(world.tables(declared))) == {}
     world.run(declared, final, full=True)

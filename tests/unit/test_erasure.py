@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -130,6 +131,20 @@ def test_a_copy_of_an_erased_message_that_comes_later_stays_out(home: Home, tmp_
     pipeline.update_all(shop.run(home, project))
     counts = Lake(home.lake).table(IMPORT_BATCHES).read().sort("batch_seq").row(-1, named=True)
     assert (counts["received"], counts["accepted"], counts["duplicates"]) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("days", [30, 300])
+def test_a_copy_stays_out_also_after_the_dedupe_window_and_when_everything_is_read_again(
+    home: Home, tmp_path: Path, days: int
+) -> None:
+    project = shop.write_config(tmp_path / "config")
+    erased(shop.USER)
+    shop.receive(home, [shop.ann()[1]], shop.START + timedelta(days=days))
+    for full in (False, True):
+        pipeline.update_all(replace(shop.run(home, project), full=full))
+        assert shop.planted(home.root / "lake") == {}
+        counts = Lake(home.lake).table(IMPORT_BATCHES).read().sort("batch_seq").row(-1, named=True)
+        assert (counts["received"], counts["accepted"], counts["duplicates"]) == (1, 0, 1)
 
 
 def test_the_row_of_an_erasure_says_what_was_looked_at_and_not_who(home: Home) -> None:
