@@ -288,7 +288,7 @@ def told_report(report: ErasureReport) -> Iterator[str]:
     if report.only_by_place:
         yield f"  {report.only_by_place} identifiers are too short or too general to look for in bytes; looked for where identifiers stand"
     if report.left:
-        yield f"  {report.left:,} events or lines still hold one: something about the person keeps arriving"
+        yield f"  {report.left:,} events, lines or kept answers still hold one: something about the person keeps arriving"
 
 
 @contextmanager

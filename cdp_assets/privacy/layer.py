@@ -65,7 +65,7 @@ class ErasureReport:
     is_asked: bool
     traces: Traces
     left: int
-    """Events and lines that still hold one of the identifiers after the last pass."""
+    """Events, lines and kept answers of look-ups that still hold one of the identifiers after the last pass."""
 
 
 def begin(whom: Person, erasure_id: str, requested_at: datetime, request_hash: str) -> Journal:
@@ -116,7 +116,7 @@ def erase(
                     removed, back = forget(journal.profile_ids, _own_keys(wanted))
                     _count(journal, removed)
                     journal.destinations = dict(back)
-                _count(journal, {"answers": Answers(run.home.answers).forget(wanted.needles)})
+                _count(journal, {"answers": Answers(run.home.answers).forget(wanted.needles, wanted.is_named_by)})
                 _drop_derived(run)
                 run.checkpoint("derived files")
                 left = _still_there(run, layers, journal, wanted)
@@ -244,7 +244,8 @@ def _still_there(run: Run, layers: Layers, journal: Journal, wanted: Wanted) -> 
     pairs = {(each.identifier_type, each.identifier) for each in wanted.identifiers}
     rows = run.lake.table(IDENTIFIERS).scan().filter(pl.col("identifier").is_in(sorted({value for _, value in pairs})))
     known = sum(row in pairs for row in rows.select("identifier_type", "identifier").collect().iter_rows())
-    return again.accepted.height + again.rejected.height + again.lines.height + known
+    answers = Answers(run.home.answers).count(wanted.needles, wanted.is_named_by)
+    return again.accepted.height + again.rejected.height + again.lines.height + known + answers
 
 
 def _report(run: Run, journal: Journal, traces: Traces, left: int, *, is_asked: bool, is_done: bool) -> ErasureReport:

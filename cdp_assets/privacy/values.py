@@ -149,6 +149,11 @@ class Wanted:
             frozenset(text.lower() for kind, text in texts if kind in self.folded_types),
         )
 
+    def is_named_by(self, text: str) -> bool:
+        """Whether a whole text is one of the identifiers, or one of the forms in which they came."""
+        text = text.strip()
+        return text in self.words.exact or text.lower() in self.words.folded
+
     @cached_property
     def only_by_place(self) -> int:
         """How many identifiers are looked for only where identifiers stand."""

@@ -122,21 +122,36 @@ class Answers:
         with self._open() as connection, connection:
             connection.execute("update spent set requests = requests - ? where asked = ? and day = ?", (count, asked, day))
 
-    def forget(self, texts: Texts) -> int:
-        """Take out every answer that was asked for with one of the texts, or holds one; how many. The file keeps no trace of them."""
+    def count(self, texts: Texts, is_input: Callable[[str], bool]) -> int:
+        """How many answers `forget` would take out."""
         if not self._path.exists():
             return 0
         with self._open() as connection:
-            gone = [
-                (asked, inputs)
-                for asked, inputs, answer in connection.execute("select asked, inputs, answer from answers")
-                if any(texts.mentioned(each) for each in _strings(inputs) + _strings(answer))
-            ]
+            return len(_about(connection, texts, is_input))
+
+    def forget(self, texts: Texts, is_input: Callable[[str], bool]) -> int:
+        """Take out every answer that was asked for with one of the texts, or holds one; how many. The file keeps no trace of them.
+
+        `is_input` says whether a whole input is meant: of a short one nothing else can be told.
+        """
+        if not self._path.exists():
+            return 0
+        with self._open() as connection:
+            gone = _about(connection, texts, is_input)
             with connection:
                 connection.executemany("delete from answers where asked = ? and inputs = ?", gone)
             connection.execute("vacuum")
             connection.execute("pragma wal_checkpoint(truncate)")
         return len(gone)
+
+
+def _about(connection: sqlite3.Connection, texts: Texts, is_input: Callable[[str], bool]) -> list[tuple[str, str]]:
+    return [
+        (asked, inputs)
+        for asked, inputs, answer in connection.execute("select asked, inputs, answer from answers")
+        if any(isinstance(each, str) and is_input(each) for each in msgspec.json.decode(inputs).values())
+        or any(texts.mentioned(each) for each in _strings(inputs) + _strings(answer))
+    ]
 
 
 def _kept(connection: sqlite3.Connection, asked: str, key: str) -> tuple[Answered, int] | None:

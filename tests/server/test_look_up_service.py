@@ -183,7 +183,10 @@ def test_answers_about_a_person_are_forgotten_and_leave_no_bytes(tmp_path: Path)
     }
     with running(WebService(answers)) as web:
         ask(tmp_path, web, rows("ada@x.example", "f1", "f2"))
-        assert Answers(Home(tmp_path).answers).forget(Ada()) == 2
+        kept = Answers(Home(tmp_path).answers)
+        assert kept.count(Ada(), "f2".__eq__) == 3
+        assert kept.forget(Ada(), "f".__eq__) == 2
+        assert kept.count(Ada(), "f".__eq__) == 0
         files = [file for file in tmp_path.rglob("*") if file.is_file()]
         assert files
         assert not any(b"ada" in file.read_bytes().lower() for file in files)

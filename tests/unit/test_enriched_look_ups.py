@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -139,6 +141,26 @@ def test_an_erased_person_is_in_no_answer_and_the_others_are_not_asked_for_again
         assert not any("answers" in path for path in shop.planted(home.root))
         assert json.loads(result.stdout)["rows_removed"]["answers"] == 1
         assert len(web.seen) == seen
+
+
+def test_an_answer_about_somebody_with_a_short_id_goes_with_them_and_that_of_a_similar_id_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CDP_CONFIG", str(tmp_path / "config"))
+    ids = ("4711", "14711", "4712")
+    with running(WebService({f"GET /of/{each}": {"status": 200, "json": {"street": f"Street {each}"}} for each in ids})) as web:
+        entry = (
+            f"{{enrichment: api, inputs: {{id: user_id}}, settings: {{url: '{web.url}/of/{{id}}', columns: {{street: string}}}}}}"
+        )
+        given = {"enrichments.yaml": f"- {entry}\n", "attribution.yaml": "conversions: []\nmodels: [first]\n"}
+        home = Home(tmp_path / "home")
+        shop.receive(home, [shop.track(n, "Product Viewed", userId=each) for n, each in enumerate(ids)], shop.START)
+        pipeline.update_all(shop.run(home, shop.write_config(tmp_path / "config", given)))
+        result = CliRunner().invoke(erase, ["--yes", "--json", "--no-sync", "user_id:4711"])
+        assert json.loads(result.stdout)["rows_removed"]["answers"] == 1
+        with closing(sqlite3.connect(home.answers)) as connection:
+            assert [json.loads(row[0])["id"] for row in connection.execute("select inputs from answers")] == ["14711", "4712"]
 
 
 @pytest.mark.parametrize("place", [{"lake": "imported/sizes"}, {"home": "reference/sizes.parquet"}])
