@@ -21,15 +21,17 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from cdp_assets import pipeline
 from cdp_assets.by_profile import AS_OF_DAY
 from cdp_assets.destination_syncs import layer as destination_syncs
+from cdp_assets.enriched_events.enrich import in_disguise
 from cdp_assets.gathering import gather
 from cdp_assets.identity_graph.links import link_columns
 from cdp_assets.identity_graph.observe import identifiers, normaliser
 from cdp_assets.privacy import journal as journals
 from cdp_assets.privacy.journal import Journal
-from cdp_assets.privacy.layer import ErasureReport, begin, proof
+from cdp_assets.privacy.layer import ErasureReport, begin, begin_without_profile, proof
 from cdp_assets.privacy.layer import erase as erase_person
-from cdp_assets.privacy.person import NobodyError, Normalisers, Person, SeveralPeopleError, find_person
+from cdp_assets.privacy.person import NobodyError, Normalisers, Person, SeveralPeopleError, find_person, meant
 from cdp_assets.privacy.search import Layers
+from cdp_assets.privacy.unidentified import disguises, find_unidentified
 from cdp_assets.profiles.schema import profiles_table
 from cdp_assets.project import Project
 from cdp_assets.run import Run
@@ -58,6 +60,7 @@ def layers_of(run: Run) -> Layers:
         tables=tuple(pipeline.tables(run.project)),
         identifiers=partial(identifiers, spec=run.project.identity),
         linked=link_columns(run.project.identity),
+        in_disguise=partial(in_disguise, enrichments=run.project.enrichments),
         normalisers=normalisers(run.project),
         update=partial(pipeline.update_all, run),
     )
@@ -72,25 +75,35 @@ def last_as_of(home: Home, project: Project, now: datetime) -> datetime:
     return _EPOCH + timedelta(days=day + 1, microseconds=-1)
 
 
-def journal_for(home: Home, project: Project, text: str, now: datetime) -> tuple[Journal, bool]:
+def who(run: Run, text: str) -> Person:
+    """The profile that a text means, also by a value that identity knows by its pseudonym. Raises NobodyError, SeveralPeopleError."""
+    layers = layers_of(run)
+    return find_person(run.lake, layers.normalisers, text, disguises(run.project.identity, layers))
+
+
+def journal_for(run: Run, text: str, now: datetime) -> tuple[Journal, bool]:
     """The journal of an erasure of this person that was interrupted (True), or of a new one.
 
     Raises NobodyError, and SeveralPeopleError also for an identifier that is nobody's own.
     """
-    kinds = normalisers(project)
-    for each in journals.unfinished(home.root):
-        if _is_meant(each, kinds, text, keyed_hash(home, text)):
+    request_hash = keyed_hash(run.home, text)
+    layers = layers_of(run)
+    forms = meant(layers.normalisers, text, disguises(run.project.identity, layers))
+    for each in journals.unfinished(run.home.root):
+        if request_hash == each.request_hash or not forms.isdisjoint((name, form) for name, form, _ in each.identifiers):
             return each, True
-    person = find_person(Lake(home.lake), kinds, text)
+    person = who(run, text)
     _must_be_one(person)
-    return begin(person, uuid.uuid4().hex, now, keyed_hash(home, text)), False
+    return begin(person, uuid.uuid4().hex, now, request_hash), False
 
 
-def _is_meant(journal: Journal, kinds: Normalisers, text: str, request_hash: str) -> bool:
-    kind, _, value = text.partition(":")
-    asked = [(kind, value)] if kind in kinds else [(each, text) for each in kinds]
-    meant = {(name, form) for name, given in asked for form in (given.strip(), kinds[name](given))}
-    return request_hash == journal.request_hash or not meant.isdisjoint((name, form) for name, form, _ in journal.identifiers)
+def _received_journal(run: Run, text: str, now: datetime) -> Journal | None:
+    """The journal of a new erasure of somebody who has no profile, and is only in what was blocked, refused or named by others; None for nobody.
+
+    Raises SeveralPeopleError.
+    """
+    found = find_unidentified(run, layers_of(run), text)
+    return begin_without_profile(found, uuid.uuid4().hex, now, keyed_hash(run.home, text)) if found else None
 
 
 def _must_be_one(person: Person) -> None:
@@ -212,11 +225,19 @@ def erase(context: click.Context, identifier: str, yes: bool, no_sync: bool, as_
     now = clock.now()
     try:
         try:
-            journal, is_begun = journal_for(home, project, identifier, now)
+            journal, is_begun = journal_for(Run(home, project, now), identifier, now)
         except NobodyError:  # who was received a moment ago is in no table yet
             with _progress() as (say, _):
-                pipeline.update_all(_run(home, project, now, say))
-            journal, is_begun = journal_for(home, project, identifier, now)
+                run = _run(home, project, now, say)
+                pipeline.update_all(run)
+                try:
+                    journal, is_begun = journal_for(run, identifier, now)
+                except NobodyError:
+                    say("looking for the identifier in what was received")
+                    received = _received_journal(run, identifier, now)
+                    if received is None:
+                        raise
+                    journal, is_begun = received, False
     except NobodyError as error:
         click.echo(str(error), err=True)
         context.exit(1)
@@ -252,9 +273,16 @@ def _run(home: Home, project: Project, now: datetime, say: Callable[[str], None]
 
 
 def _question(journal: Journal, is_begun: bool) -> str:
-    what = f"profile {journal.profile_ids[0]} with {len(journal.identifiers)} identifiers of their own"
+    what = (
+        f"profile {journal.profile_ids[0]} with {len(journal.identifiers)} identifiers of their own"
+        if journal.profile_ids
+        else _RECEIVED
+    )
     also = f", and {journal.shared_count} that others share and that stay" if journal.shared_count else ""
     return f"{'Finish erasing' if is_begun else 'Erase'} {what}{also}? Nothing can be brought back"
+
+
+_RECEIVED = "what was received with this identifier, which no profile has"
 
 
 def _as_dict(report: ErasureReport) -> dict[str, object]:
@@ -266,9 +294,10 @@ def told_report(report: ErasureReport) -> Iterator[str]:
     yield f"erasure {report.erasure_id}: {'done' if report.is_done else 'INCOMPLETE, run it again'}"
     kept = f"; {report.shared} that others have too were kept" if report.shared else ""
     yield f"  {report.identifiers} identifiers of the person alone{kept}"
-    others = (
-        f", {report.others_events:,} of them other people's that held one of these identifiers" if report.others_events else ""
-    )
+    if not report.has_profile:
+        yield f"  only {_RECEIVED}"
+    has_others = report.others_events and report.has_profile  # without one nothing tells whose they are
+    others = f", {report.others_events:,} of them other people's that held one of these identifiers" if has_others else ""
     yield f"  {report.events:,} events{others}"
     yield "  rows: " + (", ".join(f"{name} {count:,}" for name, count in report.removed.items()) or "none")
     if report.is_identity_rebuilt:

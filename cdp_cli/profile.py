@@ -13,12 +13,12 @@ from rich.text import Text
 
 from cdp_assets import pipeline
 from cdp_assets.privacy.access import about
-from cdp_assets.privacy.person import NobodyError, SeveralPeopleError, find_person
+from cdp_assets.privacy.person import NobodyError, SeveralPeopleError
 from cdp_assets.profiles.schema import profiles_table
 from cdp_assets.project import Project
 from cdp_assets.run import Run
 from cdp_cli.audit import keyed_hash, note
-from cdp_cli.erase import normalisers
+from cdp_cli.erase import who
 from cdp_resources import clock
 from cdp_resources.home import Home, config_dir
 
@@ -65,7 +65,7 @@ def profile(context: click.Context, identifier: str, as_json: bool) -> None:
     run = Run(home, project, clock.now())
     columns = pipeline.profile_columns(project)
     try:
-        person = find_person(run.lake, normalisers(project), identifier)
+        person = who(run, identifier)
     except NobodyError as error:
         click.echo(str(error), err=True)
         context.exit(1)

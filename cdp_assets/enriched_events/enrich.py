@@ -81,6 +81,25 @@ def enrich(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec], look_ups: 
     return Enriched(rows, pl.concat([pl.DataFrame(schema=FAILURES), *failures]), tuple(told))
 
 
+def in_disguise(rows: pl.DataFrame, enrichments: Sequence[EnrichmentSpec]) -> list[pl.DataFrame]:
+    """The same rows with the values that entries `in_place` put there, whatever their `when`; without such entries nothing.
+
+    Where several entries take the place of one value, each has a frame of its own. `rows` need not have all columns: an entry that reads others is left out.
+    Raises what the settings of an entry cannot be read for, such as MissingSecretError.
+    """
+    turns: list[dict[str, EnrichmentSpec]] = []
+    for each in enrichments:
+        columns = {source.removeprefix(COLUMN).partition(".")[0] for source in each.sources.values()}
+        if each.in_place and each.plugin.in_place is not None and not each.plugin.is_look_up and columns <= set(rows.columns):
+            each.plugin.version_of(each.settings)  # without its key it would fail for every row, and nothing would be told
+            place = each.sources[each.plugin.in_place[1]]
+            turn = next((turn for turn in turns if place not in turn), None)
+            if turn is None:
+                turns.append(turn := {})
+            turn[place] = each.model_copy(update={"when": None})
+    return [enrich(rows, tuple(turn.values())).rows.select(rows.columns) for turn in turns]
+
+
 def file_mistakes(enrichments: Sequence[EnrichmentSpec], folder: Path) -> list[tuple[int, str]]:
     """What is wrong with the files that entries name, such as those of look-ups below `folder`: place in the list, `entry: what is wrong`.
 

@@ -25,7 +25,7 @@ class Journal(msgspec.Struct, kw_only=True):
     """Microseconds since 1970, UTC."""
     request_hash: str
     profile_ids: list[int]
-    """The person's profile, and earlier ones of theirs that nobody has now."""
+    """The person's profile, and earlier ones of theirs that nobody has now; none for somebody who is only in what was received."""
     identifiers: list[tuple[str, str, int]]
     """(type, value, id) of those that are theirs alone."""
     shared_count: int

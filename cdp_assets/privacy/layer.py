@@ -22,7 +22,7 @@ from cdp_assets.privacy.person import Person, person
 from cdp_assets.privacy.removal import clean, identity_effects, remove
 from cdp_assets.privacy.schema import ERASURES, LAYER
 from cdp_assets.privacy.search import Holdings, Layers, holdings, packed, spellings, unpacked
-from cdp_assets.privacy.values import Identifier, Wanted
+from cdp_assets.privacy.values import Identifier, Wanted, folded_types
 from cdp_assets.run import Run
 from cdp_resources import sync_log
 from cdp_resources.look_ups.answers import Answers
@@ -56,6 +56,8 @@ class ErasureReport:
     only_by_place: int
     """Identifiers too short or too general to be looked for in bytes; looked for where identifiers stand."""
     shared: int
+    has_profile: bool
+    """Without one, what was received with the identifier was erased."""
     events: int
     others_events: int
     removed: Mapping[str, int]
@@ -77,6 +79,18 @@ def begin(whom: Person, erasure_id: str, requested_at: datetime, request_hash: s
         profile_ids=[whom.profile_id],
         identifiers=[(each.identifier_type, each.identifier, each.identifier_id) for each in whom.own],
         shared_count=len(whom.shared),
+    )
+
+
+def begin_without_profile(own: Sequence[Identifier], erasure_id: str, requested_at: datetime, request_hash: str) -> Journal:
+    """The journal of an erasure of what was received with an identifier that no profile has; nothing is written yet."""
+    return Journal(
+        erasure_id=erasure_id,
+        requested_at=(requested_at - _EPOCH) // timedelta(microseconds=1),
+        request_hash=request_hash,
+        profile_ids=[],
+        identifiers=[(each.identifier_type, each.identifier, each.identifier_id) for each in own],
+        shared_count=0,
     )
 
 
@@ -143,9 +157,8 @@ def _alone(run: Run) -> Iterator[None]:
 
 
 def _wanted(run: Run, journal: Journal) -> Wanted:
-    folded = frozenset(each.type for each in run.project.identity.identifiers if each.normalise in ("lower", "email"))
     identifiers = tuple(Identifier(*each) for each in journal.identifiers)
-    return Wanted(identifiers, frozenset((kind, text) for kind, text in journal.spellings), folded)
+    return Wanted(identifiers, frozenset((kind, text) for kind, text in journal.spellings), folded_types(run.project.identity))
 
 
 def _own_keys(wanted: Wanted) -> list[str]:
@@ -170,7 +183,7 @@ def _remove_found(run: Run, layers: Layers, journal: Journal) -> None:
     found = holdings(run, layers, wanted, journal.profile_ids, journal.places)
     journal.spellings = sorted(spellings(run, layers, found.accepted, wanted) | wanted.spellings)
     spelt = _wanted(run, journal)
-    if spelt.needles != wanted.needles:  # their events tell in which other forms to look for them
+    if spelt.words != wanted.words:  # their events tell in which other forms to look for them
         wanted, found = spelt, holdings(run, layers, spelt, journal.profile_ids, journal.places)
     _note(run, layers, journal, wanted, found)
     journal.is_removing = True
@@ -183,9 +196,10 @@ def _remove_found(run: Run, layers: Layers, journal: Journal) -> None:
 
 def _meet(run: Run, journal: Journal) -> None:
     """The person as they are now: what arrived since they were asked for may have joined profiles, and brought identifiers."""
-    ids = pl.DataFrame({"identifier_id": [each[2] for each in journal.identifiers]}, schema={"identifier_id": pl.Int64})
+    numbers = {each[2] for each in (*journal.identifiers, *_numbered(run, journal))}
+    ids = pl.DataFrame({"identifier_id": sorted(numbers)}, schema={"identifier_id": pl.Int64})
     rows = run.lake.keyed(IDENTITY_MAP).current(ids)
-    if rows.is_empty():  # only profile data knows them
+    if rows.is_empty():  # only profile data knows them, or nothing but what was received
         return
     lasting = rows.filter(pl.col("valid_from").is_null() & pl.col("valid_to").is_null() & ~pl.col("is_shared"))
     journal.profile_ids = lasting["profile_id"].unique().sort().to_list() or journal.profile_ids
@@ -196,14 +210,19 @@ def _meet(run: Run, journal: Journal) -> None:
     journal.shared_count = len({each.identifier_id for some in found for each in some.shared})
 
 
-def _meet_again(run: Run, journal: Journal) -> None:
-    """The numbers that the person's identifiers have now, which are others when something about them arrived meanwhile."""
+def _numbered(run: Run, journal: Journal) -> list[tuple[str, str, int]]:
+    """The person's identifiers with the numbers that they have now."""
     pairs = {(kind, value) for kind, value, _ in journal.identifiers}
     rows = run.lake.table(IDENTIFIERS).scan().filter(pl.col("identifier").is_in(sorted({value for _, value in pairs})))
-    fresh = [
-        row for row in rows.select("identifier_type", "identifier", "identifier_id").collect().iter_rows() if row[:2] in pairs
-    ]
-    journal.identifiers = sorted({*((kind, value, number) for kind, value, number in journal.identifiers), *fresh})
+    named = rows.select("identifier_type", "identifier", "identifier_id").collect()
+    return [(kind, value, number) for kind, value, number in named.iter_rows() if (kind, value) in pairs]
+
+
+def _meet_again(run: Run, journal: Journal) -> None:
+    """The numbers that the person's identifiers have now, which are others when something about them arrived meanwhile."""
+    journal.identifiers = sorted(
+        {*((kind, value, number) for kind, value, number in journal.identifiers), *_numbered(run, journal)}
+    )
     ids = [each[2] for each in journal.identifiers]
     identity = run.lake.keyed(IDENTITY_MAP)
     ever = identity.scan().filter(pl.col("identifier_id").is_in(ids)).select("profile_id").unique().collect()["profile_id"]
@@ -241,9 +260,7 @@ def _drop_derived(run: Run) -> None:
 
 def _still_there(run: Run, layers: Layers, journal: Journal, wanted: Wanted) -> int:
     again = holdings(run, layers, wanted, journal.profile_ids, ())
-    pairs = {(each.identifier_type, each.identifier) for each in wanted.identifiers}
-    rows = run.lake.table(IDENTIFIERS).scan().filter(pl.col("identifier").is_in(sorted({value for _, value in pairs})))
-    known = sum(row in pairs for row in rows.select("identifier_type", "identifier").collect().iter_rows())
+    known = len(_numbered(run, journal))
     answers = Answers(run.home.answers).count(wanted.needles, wanted.is_named_by)
     return again.accepted.height + again.rejected.height + again.lines.height + known + answers
 
@@ -257,6 +274,7 @@ def _report(run: Run, journal: Journal, traces: Traces, left: int, *, is_asked: 
         len(names),
         wanted.only_by_place,
         journal.shared_count,
+        bool(journal.profile_ids),
         len(unpacked(journal.places)),
         journal.others_events,
         dict(sorted(journal.removed.items())),
@@ -293,7 +311,7 @@ def _record(run: Run, journal: Journal, report: ErasureReport, at: datetime) -> 
         "erasure_id": journal.erasure_id,
         "requested_at": _EPOCH + timedelta(microseconds=journal.requested_at),
         "finished_at": at,
-        "profile_count": 1,
+        "profile_count": int(bool(journal.profile_ids)),
         "rows_removed": sum(report.removed.values()),
         "tables": len([name for name in report.removed if name != "inbox"]),
         "status": "done" if report.is_done else "incomplete",

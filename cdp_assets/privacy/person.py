@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -13,7 +13,13 @@ from cdp_resources.lake import Lake
 
 Normalisers = Mapping[str, Callable[[str], str | None]]
 """Identifier type -> what brings a value to its one form, None for what identifies nobody; strongest type first."""
+Disguises = Callable[[str, str], Collection[str]]
+"""(type, value) -> the pseudonyms under which identity may know it."""
 PROFILE_ID = "profile_id"
+
+
+def _undisguised(_kind: str, _value: str) -> Collection[str]:
+    return ()
 
 
 class NobodyError(LookupError):
@@ -37,7 +43,15 @@ class Person:
     """The profile is not a person: it is an identifier that too many people have, and that stands alone."""
 
 
-def find_person(lake: Lake, normalisers: Normalisers, text: str) -> Person:
+def meant(normalisers: Normalisers, text: str, disguises: Disguises = _undisguised) -> set[tuple[str, str]]:
+    """Everything that `text` may mean: (type, form) as given, normalised and in disguise; of one type where it names one, else of every type."""
+    kind, _, value = text.partition(":")
+    given = [(kind, value)] if kind in normalisers else [(each, text) for each in normalisers]
+    found = {(name, form) for name, said in given for form in (said.strip(), normalisers[name](said), *disguises(name, said))}
+    return {(name, form) for name, form in found if form is not None}
+
+
+def find_person(lake: Lake, normalisers: Normalisers, text: str, disguises: Disguises = _undisguised) -> Person:
     """The person that `text` means: `type:value`, `profile_id:number`, or a value looked up in every type.
 
     An identifier that only profile data has is a person too, of whom nothing else is known. Raises NobodyError, and SeveralPeopleError for a value that is
@@ -46,10 +60,7 @@ def find_person(lake: Lake, normalisers: Normalisers, text: str) -> Person:
     kind, _, value = text.partition(":")
     if kind == PROFILE_ID and PROFILE_ID not in normalisers and value.strip().isdecimal():
         return person(lake, int(value))
-    if kind in normalisers:
-        pairs = {(kind, form) for form in _forms(normalisers, kind, value)}
-    else:
-        pairs = {(each, form) for each in normalisers for form in _forms(normalisers, each, text)}
+    pairs = meant(normalisers, text, disguises)
     stored = lake.table(IDENTIFIERS).scan().filter(pl.col("identifier").is_in(sorted({form for _, form in pairs})))
     rows = stored.select("identifier_id", "identifier_type", "identifier").collect()
     wanted = pl.DataFrame(sorted(pairs), schema={"identifier_type": pl.String, "identifier": pl.String}, orient="row")
@@ -81,11 +92,6 @@ def _only_told(lake: Lake, rows: pl.DataFrame) -> Person | None:
 
 def _nobody(normalisers: Normalisers) -> str:
     return f"nobody has this identifier; write type:value to name a type; types are {', '.join(normalisers)}"
-
-
-def _forms(normalisers: Normalisers, kind: str, value: str) -> set[str]:
-    normalised = normalisers[kind](value)
-    return {value.strip()} | ({normalised} if normalised is not None else set())
 
 
 def person(lake: Lake, profile_id: int) -> Person:

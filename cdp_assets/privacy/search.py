@@ -48,6 +48,8 @@ class Layers:
     """The identifiers of events: [batch_seq, offset, position, identifier_type, identifier] at least."""
     linked: Mapping[str, pl.DataType]
     """Columns that only enriched events have, and that identifiers are read from or judged by as well."""
+    in_disguise: Callable[[pl.DataFrame], list[pl.DataFrame]]
+    """Events as they were received, with pseudonyms in the place of values as enriched events have them; nothing where no entry is `in_place`."""
     normalisers: Mapping[str, Callable[[str], str | None]]
     update: Callable[[], None]
     """Brings every layer up to the inbox, as `cdp run` does."""
@@ -107,14 +109,21 @@ def spellings(run: Run, layers: Layers, places: pl.DataFrame, wanted: Wanted) ->
     known = {(each.identifier_type, each.identifier) for each in wanted.identifiers}
     events = rows_at(run.lake.table(RAW_EVENTS), places, CARRIERS)
     found: set[tuple[str, str]] = set()
+    readings = [events, *layers.in_disguise(events)]
     for each in run.project.identity.identifiers:
         for path in each.from_:
-            column, _, rest = path.partition(".")
-            texts = json_paths.extract(events, column, {"value": rest})["value"] if rest else events[column]
-            for text in texts.drop_nulls().unique():
-                if (each.type, layers.normalisers[each.type](text)) in known:
-                    found.add((each.type, text.strip()))
+            texts = _texts(events, path).alias("text")
+            for reading in readings:
+                both = pl.DataFrame([texts, _texts(reading, path).alias("known")]).drop_nulls().unique()
+                for text, as_known in both.iter_rows():
+                    if (each.type, layers.normalisers[each.type](as_known)) in known:
+                        found.add((each.type, text.strip()))
     return found
+
+
+def _texts(events: pl.DataFrame, path: str) -> pl.Series:
+    column, _, rest = path.partition(".")
+    return json_paths.extract(events, column, {"value": rest})["value"] if rest else events[column]
 
 
 def holdings(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequence[int], before: Sequence[int]) -> Holdings:
@@ -153,6 +162,12 @@ def _holding(events: pl.DataFrame, layers: Layers, wanted: Wanted) -> pl.DataFra
     pairs = [(each.identifier_type, each.identifier) for each in wanted.identifiers]
     mine = pl.DataFrame(pairs, schema={"identifier_type": pl.String, "identifier": pl.String}, orient="row")
     return layers.identifiers(events).join(mine, on=["identifier_type", "identifier"], how="semi").select(PLACE).unique()
+
+
+def _holding_as_received(events: pl.DataFrame, layers: Layers, wanted: Wanted) -> pl.DataFrame:
+    """Places of events as they were received that carry one of the identifiers, as it came or in the disguise that identity knows."""
+    carriers = events.select(*PLACE, *CARRIERS)
+    return pl.concat([_holding(each, layers, wanted) for each in (carriers, *layers.in_disguise(carriers))]).unique()
 
 
 def _by_identifier(run: Run, layers: Layers, wanted: Wanted) -> pl.DataFrame:
@@ -196,10 +211,11 @@ def _unattributed(run: Run, layers: Layers, wanted: Wanted, profile_ids: Sequenc
     ).unique(PLACE)
     if events.is_empty():
         return _PLACES, _PLACES
-    by_subject = _subjects(run, layers.identifiers(events), events)
+    readings = (events, *layers.in_disguise(events))
+    by_subject = pl.concat([_subjects(run, layers.identifiers(each), each) for each in readings]).unique()
     identity = run.lake.keyed(IDENTITY_MAP).current(by_subject.select(pl.col("subject_id").alias("identifier_id")).unique())
     mine = with_profile(by_subject, identity).filter(pl.col("profile_id").is_in(list(profile_ids)))
-    return mine.select(PLACE), _holding(events, layers, wanted)
+    return mine.select(PLACE), _holding_as_received(events, layers, wanted)
 
 
 def _subjects(run: Run, listed: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
@@ -226,7 +242,7 @@ def _refused_holding(rows: pl.DataFrame, layers: Layers, wanted: Wanted) -> pl.D
     readable = events.filter(pl.col("is_readable"))
     return pl.concat(
         [
-            _holding(readable, layers, wanted),
+            _holding_as_received(readable, layers, wanted),
             mentions(events, ["payload"], wanted.needles).select(PLACE),
             mentions(events.filter(~pl.col("is_readable")), ["payload"], wanted.words).select(PLACE),
         ]
@@ -253,7 +269,7 @@ def _other_lines(run: Run, layers: Layers, wanted: Wanted, accepted: pl.DataFram
         found = pl.concat(
             [
                 named.join(accepted, on=KEYS, how="semi").select(PLACE),
-                _holding(sent.select(*PLACE, *CARRIERS), layers, wanted),
+                _holding_as_received(sent, layers, wanted),
                 _naming(sent, wanted.needles),
                 _refused_holding(refused.select(*PLACE, "payload"), layers, wanted),
             ]

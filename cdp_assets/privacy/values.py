@@ -10,14 +10,22 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, quote_plus
 
 import polars as pl
 
+from cdp_assets.identity_graph.spec import IdentitySpec
+
 SHORTEST = 6
 SHORTEST_NUMBER = 12
 SURELY_DISTINCTIVE = 16
+
+UNNUMBERED = -1
+"""The id of an identifier that identity does not know: no row has it."""
+
+Reach = Literal["words", "distinctive", "whole"]
+"""How far a value is looked for: also as a word of texts that nobody can read, else only where it is distinctive, or only as a whole identifier."""
 
 _LEFT = r"(?:(?<!\w)(?<!\w[-.@+'])|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9a-fA-F]{2}))"
 _RIGHT = r"(?!\w)(?![-.@+']\w)"
@@ -31,6 +39,11 @@ class Identifier(NamedTuple):
     identifier: str
     """In its normalised form."""
     identifier_id: int
+
+
+def folded_types(identity: IdentitySpec) -> frozenset[str]:
+    """Types whose identifiers do not depend on case."""
+    return frozenset(each.type for each in identity.identifiers if each.normalise in ("lower", "email"))
 
 
 def is_distinctive(text: str) -> bool:
@@ -127,10 +140,13 @@ class Wanted:
     """(identifier type, text) as the texts stood in the person's own events."""
     folded_types: frozenset[str] = field(default=frozenset())
     """Types whose identifiers do not depend on case."""
+    reach: Reach = "words"
 
     @cached_property
     def needles(self) -> Needles:
         """What is looked for anywhere."""
+        if self.reach == "whole":
+            return Needles()
         exact, folded = set(), set()
         for kind, text in self._texts():
             if is_distinctive(text):
@@ -143,6 +159,8 @@ class Wanted:
     @cached_property
     def words(self) -> Needles:
         """Everything, for refused texts that cannot be read as an event."""
+        if self.reach != "words":
+            return self.needles
         texts = set(self._texts())
         return Needles(
             frozenset(text for kind, text in texts if kind not in self.folded_types),
@@ -157,7 +175,7 @@ class Wanted:
     @cached_property
     def only_by_place(self) -> int:
         """How many identifiers are looked for only where identifiers stand."""
-        return sum(not is_distinctive(each.identifier) for each in self.identifiers)
+        return sum(not is_distinctive(value) for _, value in {each[:2] for each in self.identifiers})
 
     def _texts(self) -> Iterable[tuple[str, str]]:
         yield from ((each.identifier_type, each.identifier) for each in self.identifiers)

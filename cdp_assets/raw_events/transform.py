@@ -79,17 +79,17 @@ def sorted_out(
     raw = lines if rows.len() == lines.height else lines[rows]
     by = ["batch_seq", "batch_id", "hour", "source"]
     refused = pl.col("refusal").is_not_null()
-    erased = (pl.col("refusal") == "erased").fill_null(False)
+    gone = (pl.col("refusal") == "erased").fill_null(False)
     counts = (
         lines.group_by(by)
-        .agg(received=pl.len(), rejected=(refused & ~erased).sum(), erased=erased.sum())
+        .agg(received=pl.len(), rejected=(refused & ~gone).sum(), erased=gone.sum())
         .join(raw.group_by(by).agg(accepted=pl.len()), on=by, how="left")
         .with_columns(pl.col("accepted").fill_null(0))
         .with_columns(pl.col("received", "rejected", "erased", "accepted").cast(pl.Int64))
         .with_columns(duplicates=pl.col("received") - pl.col("accepted") - pl.col("rejected") - pl.col("erased"))
         .sort("batch_seq", "source")
     )
-    rejected = lines.filter(refused & ~erased).with_columns(reason=pl.col("refusal"))
+    rejected = lines.filter(refused & ~gone).with_columns(reason=pl.col("refusal"))
     return RawBatches(
         raw.select(list(RAW_EVENTS.columns)),
         rejected.select(list(REJECTED_EVENTS.columns)),
