@@ -118,7 +118,7 @@ def _received_views(project: Project) -> Iterable[View]:
 def _imported_files() -> View:
     described = {
         "source": "Declared source",
-        "file": "Name of the file, with its folder or bucket",
+        "file": "Name of the file, with its folder or bucket; a keyed hash after an erasure of somebody whose value stood in it",
         "status": "imported, empty (no rows) or unreadable",
         "reason": "Why it could not be read",
         "batch_id": "The batch of its rows",

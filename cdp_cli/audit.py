@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import json
 import os
-import secrets
 from datetime import datetime
-from pathlib import Path
 
 from cdp_resources.home import Home
+from cdp_resources.keyed_hash import keyed_hash as hash_with_key
 
 FILE = "audit.jsonl"
-KEY_FILE = "audit.key"
 _MODE = 0o600
 
 
 def keyed_hash(home: Home, text: str) -> str:
     """A hash that only this installation's key can make: the same text gives the same, and nobody can try texts without the key."""
-    return hashlib.blake2b(text.strip().lower().encode(), key=_key(home.root / KEY_FILE), digest_size=16).hexdigest()
+    return hash_with_key(home.root, text.strip().lower())
 
 
 def note(home: Home, action: str, request_hash: str, at: datetime, **counts: int | str) -> None:
@@ -31,25 +28,6 @@ def note(home: Home, action: str, request_hash: str, at: datetime, **counts: int
         file.write(json.dumps(line).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _key(path: Path) -> bytes:
-    """The installation's key, made when it is first needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    if not path.exists():
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(32))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(partial, path)  # of two who are first, one wins
-        except FileExistsError:
-            pass
-        finally:
-            partial.unlink()
-    return path.read_bytes()
 
 
 def _user() -> str:

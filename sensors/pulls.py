@@ -22,7 +22,6 @@ from cdp_assets.raw_events.pulling import last_read, pulled_sources
 from cdp_assets.raw_events.spec import Source
 from cdp_resources import clock
 from cdp_resources.home import Home
-from cdp_resources.lake import Lake
 from sensors import decisions
 from sensors.jobs import PULL, PULL_JOB, SOURCE_TAG
 from sensors.under_way import under_way
@@ -78,7 +77,7 @@ def _decided(
 def _waits(home: Home, spec: Source, source: str, now: datetime) -> Iterator[str]:
     """A text that tells what waits; empty for nothing."""
     if isinstance(spec, FILES_SOURCES) and spec.watch is not None:
-        new = new_files(Lake(home.lake), source, spec.watch, now)
+        new = new_files(home, source, spec.watch, now)
         if new:
             yield sha256(repr(new).encode()).hexdigest()[:16]
     elif isinstance(spec, DatabaseSource | ApiSource | DownloadSource | KafkaSource):

@@ -28,7 +28,11 @@ Reach = Literal["words", "distinctive", "whole"]
 """How far a value is looked for: also as a word of texts that nobody can read, else only where it is distinctive, or only as a whole identifier."""
 
 _LEFT = r"(?:(?<!\w)(?<!\w[-.@+'])|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9a-fA-F]{2}))"
-_RIGHT = r"(?!\w)(?![-.@+']\w)"
+_ENDING = r"\.(?:csv|gz|json|jsonl|ndjson|parquet|tsv|txt|zst)(?!\w)"
+"""Of files, and of no address: what stands before one is a word of its own."""
+_RIGHT = rf"(?!\w)(?:(?={_ENDING})|(?![-.@+']\w))"
+_NOT_BEFORE, _NOT_AFTER = r"(?<![^\W_])", r"(?![^\W_])"
+"""In names of files, which join words by dots, dashes and underscores: neither a letter nor a digit."""
 _ESCAPED_ASCII = r"\\u00[2-7][0-9a-fA-F]"
 
 
@@ -82,10 +86,17 @@ class Needles:
 
     @cached_property
     def _patterns(self) -> list[re.Pattern[str]]:
+        return self._between(_LEFT, _RIGHT)
+
+    @cached_property
+    def _patterns_of_names(self) -> list[re.Pattern[str]]:
+        return self._between(_NOT_BEFORE, _NOT_AFTER)
+
+    def _between(self, left: str, right: str) -> list[re.Pattern[str]]:
         given = ((self.exact, 0), (self.folded, re.IGNORECASE))
         return [
             re.compile(
-                _LEFT + "(?:" + "|".join(map(re.escape, sorted({f for t in texts for f in encodings(t)}))) + ")" + _RIGHT, flags
+                left + "(?:" + "|".join(map(re.escape, sorted({f for t in texts for f in encodings(t)}))) + ")" + right, flags
             )
             for texts, flags in given
             if texts
@@ -99,6 +110,10 @@ class Needles:
         if self._stands_in(text):
             return True
         return "\\" in text and any(self._stands_in(each) for each in _strings(text))
+
+    def may_be_in_name(self, name: str) -> bool:
+        """Whether one of the texts may stand in the name of a file: rather too often, since nothing but the name hangs on it."""
+        return any(pattern.search(name) for pattern in self._patterns_of_names)
 
     def _stands_in(self, text: str) -> bool:
         return any(pattern.search(text) for pattern in self._patterns)

@@ -63,7 +63,7 @@ class Pulled:
     failure: str | None = None
     """Why the resource could not be read; what was landed before stays."""
     table: pl.DataFrame | None = None
-    """One row for each file."""
+    """One row for each file, without its name: a value of somebody may stand in it, and Dagster keeps what it is told."""
     fetched: download.Fetched | None = None
     """Of a download: the file as it is now."""
 
@@ -248,17 +248,15 @@ def _messages(run: Run, source: str, resource: str, declared: KafkaSource, clock
 def _files(run: Run, source: str, declared: FilesSource, clock: Clock) -> Pulled:
     done = import_new(run, source, declared, clock)
     reports = [landed.report for _, landed in done if landed.report]
-    columns = ("file", "status", "batch_id", "taken", "refused", "reason")
+    columns = ("status", "batch_id", "taken", "refused")
     rows = [
         (
-            found.path,
             landed.status,
             landed.batch.batch_id if landed.batch else None,
             landed.report.taken if landed.report else 0,
             landed.report.refused if landed.report else 0,
-            landed.problem,
         )
-        for found, landed in done
+        for _, landed in done
     ]
     return Pulled(
         source,

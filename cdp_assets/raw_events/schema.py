@@ -137,6 +137,6 @@ IMPORTED_FILES = TableSpec(
         "refused": pl.Int64(),
         "imported_at": INSTANT,
     },
-    person="holds names of files and counts only",
+    person="rows whose file has one of the person's values in its name, of which a keyed hash is kept",
 )
 TABLES = (RAW_EVENTS, REJECTED_EVENTS, IMPORT_BATCHES, ERASED_KEYS, IMPORTED_FILES)

@@ -166,10 +166,10 @@ def test_a_run_lands_files_and_tells_what_became_of_each(watching: Installation)
     told = watching.metadata(*KEY.path)
     assert (told["batches"], told["taken"], told["refused"], told["batch_ids"]) == (1, 1, 0, [batch.batch_id])
     records = [record.data for record in told["report"].records]  # type: ignore[attr-defined]
-    assert [(Path(str(each["file"])).name, each["status"], each["batch_id"]) for each in records] == [
-        ("a.jsonl", "imported", batch.batch_id),
-        ("b.jsonl", "unreadable", None),
-    ]
+    assert records == [
+        {"status": "imported", "batch_id": batch.batch_id, "taken": 1, "refused": 0},
+        {"status": "unreadable", "batch_id": None, "taken": 0, "refused": 0},
+    ], "a name of a file may hold a value of somebody"
     [check] = done.get_asset_check_evaluations()
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert evaluated(watching).skip_message == "till: nothing is new"

@@ -30,6 +30,8 @@ def test_these_are_looked_for_only_where_identifiers_stand(text: str) -> None:
         "ann@shop.example",
         "write to ANN@Shop.Example, please",
         "mailto:ann@shop.example",
+        "/in/ann@shop.example.jsonl",
+        "ann@shop.example.csv.gz",
         "https://shop.example/?email=ann%40shop.example&x=1",
         'a text with "ann@shop.example".',
         "first line\\nann@shop.example",
@@ -53,6 +55,8 @@ def test_a_value_is_found_however_it_is_written(text: str) -> None:
         "jo.ann@shop.example",
         "ann@shop.example.uk",
         "ann@shop.examples",
+        "ann@shop.example.uk.csv",
+        "ann@shop.example.jsonline",
         "ann@shop-example",
         "x-ann@shop.example",
         "ann at shop.example",
@@ -60,6 +64,20 @@ def test_a_value_is_found_however_it_is_written(text: str) -> None:
 )
 def test_another_address_with_the_same_letters_is_not_that_value(text: str) -> None:
     assert not ANN.mentioned(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_theirs"),
+    [
+        ("in/ann@shop.example.jsonl", True),
+        ("orders_Ann@Shop.example-2.xlsx", True),
+        ("in/ann%40shop.example/all.csv", True),
+        ("joann@shop.example.csv", False),
+        ("ann@shop.examples", False),
+    ],
+)
+def test_in_names_of_files_words_are_joined_by_dots_dashes_and_underscores(name: str, is_theirs: bool) -> None:
+    assert ANN.may_be_in_name(name) == is_theirs
 
 
 def test_case_counts_for_types_in_which_it_does() -> None:
