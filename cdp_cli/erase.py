@@ -34,6 +34,7 @@ from cdp_assets.privacy.search import Layers
 from cdp_assets.privacy.unidentified import disguises, find_unidentified
 from cdp_assets.profiles.schema import profiles_table
 from cdp_assets.project import Project
+from cdp_assets.raw_events.imports import erase_names
 from cdp_assets.run import Run
 from cdp_cli.audit import keyed_hash, note
 from cdp_resources import clock
@@ -62,6 +63,7 @@ def layers_of(run: Run) -> Layers:
         linked=link_columns(run.project.identity),
         in_disguise=partial(in_disguise, enrichments=run.project.enrichments),
         normalisers=normalisers(run.project),
+        erase_names=partial(erase_names, run),
         update=partial(pipeline.update_all, run),
     )
 
@@ -78,7 +80,7 @@ def last_as_of(home: Home, project: Project, now: datetime) -> datetime:
 def who(run: Run, text: str) -> Person:
     """The profile that a text means, also by a value that identity knows by its pseudonym. Raises NobodyError, SeveralPeopleError."""
     layers = layers_of(run)
-    return find_person(run.lake, layers.normalisers, text, disguises(run.project.identity, layers))
+    return find_person(run.lake, layers.normalisers, text, disguises(run, layers))
 
 
 def journal_for(run: Run, text: str, now: datetime) -> tuple[Journal, bool]:
@@ -88,7 +90,7 @@ def journal_for(run: Run, text: str, now: datetime) -> tuple[Journal, bool]:
     """
     request_hash = keyed_hash(run.home, text)
     layers = layers_of(run)
-    forms = meant(layers.normalisers, text, disguises(run.project.identity, layers))
+    forms = meant(layers.normalisers, text, disguises(run, layers))
     for each in journals.unfinished(run.home.root):
         if request_hash == each.request_hash or not forms.isdisjoint((name, form) for name, form, _ in each.identifiers):
             return each, True

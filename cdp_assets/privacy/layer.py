@@ -21,8 +21,8 @@ from cdp_assets.privacy.journal import Journal
 from cdp_assets.privacy.person import Person, person
 from cdp_assets.privacy.removal import clean, identity_effects, remove
 from cdp_assets.privacy.schema import ERASURES, LAYER
-from cdp_assets.privacy.search import Holdings, Layers, holdings, packed, spellings, unpacked
-from cdp_assets.privacy.values import Identifier, Wanted, folded_types
+from cdp_assets.privacy.search import Holdings, Layers, folded_types, holdings, packed, spellings, unpacked
+from cdp_assets.privacy.values import Identifier, Wanted
 from cdp_assets.run import Run
 from cdp_resources import sync_log
 from cdp_resources.look_ups.answers import Answers
@@ -158,7 +158,7 @@ def _alone(run: Run) -> Iterator[None]:
 
 def _wanted(run: Run, journal: Journal) -> Wanted:
     identifiers = tuple(Identifier(*each) for each in journal.identifiers)
-    return Wanted(identifiers, frozenset((kind, text) for kind, text in journal.spellings), folded_types(run.project.identity))
+    return Wanted(identifiers, frozenset((kind, text) for kind, text in journal.spellings), folded_types(run))
 
 
 def _own_keys(wanted: Wanted) -> list[str]:

@@ -23,7 +23,6 @@ from cdp_assets.privacy.journal import Journal
 from cdp_assets.privacy.search import BASE, KEYS, PLACE, Holdings, Layers, carrying, packed, rows_at, unpacked
 from cdp_assets.privacy.values import Needles, Wanted, mentions
 from cdp_assets.raw_events import schema as raw
-from cdp_assets.raw_events.imports import erase_names
 from cdp_assets.run import Run
 from cdp_resources import envelope
 from cdp_resources.batch_reader import read_lines
@@ -266,7 +265,7 @@ def _tell_identity(run: Run, journal: Journal) -> None:
 
 def clean(run: Run, layers: Layers, journal: Journal, needles: Needles) -> dict[str, int]:
     """Remove earlier versions of other people's rows that were made of erased events, names of imported files, and every file that no table needs now."""
-    removed = {f"{raw.IMPORTED_FILES.name} (names)": erase_names(run, needles.may_be_in_name)}
+    removed = {f"{raw.IMPORTED_FILES.name} (names)": layers.erase_names(needles.may_be_in_name)}
     run.checkpoint("names of imported files")
     identity = run.lake.keyed(IDENTITY_MAP)
     owners = identity.scan().filter(pl.col("identifier_id").is_in(journal.touched)).select("profile_id").unique().collect()

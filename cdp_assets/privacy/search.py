@@ -51,6 +51,8 @@ class Layers:
     in_disguise: Callable[[pl.DataFrame], list[pl.DataFrame]]
     """Events as they were received, with pseudonyms in the place of values as enriched events have them; nothing where no entry is `in_place`."""
     normalisers: Mapping[str, Callable[[str], str | None]]
+    erase_names: Callable[[Callable[[str], bool]], int]
+    """Takes names of imported files that are said to be the person's out of the record of imports; how many."""
     update: Callable[[], None]
     """Brings every layer up to the inbox, as `cdp run` does."""
 
@@ -71,6 +73,11 @@ class Holdings:
     @property
     def is_empty(self) -> bool:
         return not (self.accepted.height or self.rejected.height or self.lines.height)
+
+
+def folded_types(run: Run) -> frozenset[str]:
+    """Types whose identifiers do not depend on case."""
+    return frozenset(each.type for each in run.project.identity.identifiers if each.normalise in ("lower", "email"))
 
 
 def packed(places: pl.DataFrame) -> list[int]:

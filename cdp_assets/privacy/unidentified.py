@@ -11,16 +11,15 @@ from itertools import product
 
 import polars as pl
 
-from cdp_assets.identity_graph.spec import IdentitySpec
 from cdp_assets.privacy.person import PROFILE_ID, SeveralPeopleError, meant
-from cdp_assets.privacy.search import CARRIERS, PLACE, Layers, holdings
-from cdp_assets.privacy.values import UNNUMBERED, Identifier, Reach, Wanted, folded_types, is_distinctive
+from cdp_assets.privacy.search import CARRIERS, PLACE, Layers, folded_types, holdings
+from cdp_assets.privacy.values import UNNUMBERED, Identifier, Reach, Wanted, is_distinctive
 from cdp_assets.run import Run
 
 
-def disguises(identity: IdentitySpec, layers: Layers) -> Callable[[str, str], Collection[str]]:
+def disguises(run: Run, layers: Layers) -> Callable[[str, str], Collection[str]]:
     """(type, value) -> the forms in which identity would know a value that came where identifiers of this type stand, other than its own."""
-    paths = {each.type: each.from_ for each in identity.identifiers}
+    paths = {each.type: each.from_ for each in run.project.identity.identifiers}
 
     def forms(kind: str, value: str) -> Collection[str]:
         texts = {value.strip(), layers.normalisers[kind](value)}
@@ -52,7 +51,7 @@ def find_unidentified(run: Run, layers: Layers, text: str) -> tuple[Identifier, 
     """
     if text.partition(":")[0] == PROFILE_ID and PROFILE_ID not in layers.normalisers:
         return ()
-    own = disguises(run.project.identity, layers)
+    own = disguises(run, layers)
     by_type: dict[str, list[Identifier]] = {}
     for kind, form in sorted(meant(layers.normalisers, text, own)):
         if layers.normalisers[kind](form) == form:  # what is no identifier is not looked for
@@ -72,5 +71,5 @@ def find_unidentified(run: Run, layers: Layers, text: str) -> tuple[Identifier, 
 
 def _is_there(run: Run, layers: Layers, forms: tuple[Identifier, ...], *, only_whole: bool) -> bool:
     reach: Reach = "whole" if only_whole else "distinctive"
-    wanted = Wanted(forms, folded_types=folded_types(run.project.identity), reach=reach)
+    wanted = Wanted(forms, folded_types=folded_types(run), reach=reach)
     return not holdings(run, layers, wanted, (), ()).is_empty

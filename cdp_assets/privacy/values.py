@@ -15,8 +15,6 @@ from urllib.parse import quote, quote_plus
 
 import polars as pl
 
-from cdp_assets.identity_graph.spec import IdentitySpec
-
 SHORTEST = 6
 SHORTEST_NUMBER = 12
 SURELY_DISTINCTIVE = 16
@@ -43,11 +41,6 @@ class Identifier(NamedTuple):
     identifier: str
     """In its normalised form."""
     identifier_id: int
-
-
-def folded_types(identity: IdentitySpec) -> frozenset[str]:
-    """Types whose identifiers do not depend on case."""
-    return frozenset(each.type for each in identity.identifiers if each.normalise in ("lower", "email"))
 
 
 def is_distinctive(text: str) -> bool:
