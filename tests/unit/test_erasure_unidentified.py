@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from click.testing import CliRunner, Result
 from cdp_assets import pipeline
 from cdp_assets.enriched_events.schema import QUARANTINED_EVENTS
 from cdp_assets.identity_graph.schema import IDENTIFIERS
+from cdp_assets.privacy.layer import begin_without_profile
+from cdp_assets.privacy.layer import erase as erase_person
+from cdp_assets.privacy.unidentified import find_unidentified
 from cdp_assets.raw_events.schema import RAW_EVENTS, REJECTED_EVENTS
-from cdp_cli.erase import erase
+from cdp_cli.erase import erase, layers_of
 from cdp_cli.profile import profile
 from cdp_resources.home import Home
 from tests.unit import erasure_shop as shop
@@ -89,6 +93,23 @@ def test_who_is_only_in_quarantine_or_in_refused_lines_is_erased_by_the_identifi
         assert shop.planted(home.root, values) == {}
         assert erased(text).exit_code == 1
     assert [held(home, each) for each in (RAW_EVENTS, QUARANTINED_EVENTS, REJECTED_EVENTS)] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("place", ["erased_keys", "inbox", "raw_events", "names of imported files"])
+def test_an_erasure_without_a_profile_that_was_killed_is_finished_by_the_same_command(home: Home, place: str) -> None:
+    received(home, {}, [blocked(1, userId=EVE, properties={"total": 3})], [refused(userId=EVE)])
+
+    def killed(name: str) -> None:
+        if name == place:
+            raise KeyboardInterrupt
+
+    run = replace(shop.run(home, shop.write_config(home.root.parent / "config")), checkpoint=killed)
+    journal = begin_without_profile(find_unidentified(run, layers_of(run), EVE), "0" * 32, shop.AS_OF, "hash")
+    with pytest.raises(KeyboardInterrupt):
+        erase_person(run, layers_of(run), journal, lambda: shop.AS_OF, ask=None, forget=lambda people, keys: {})
+    result = erased(EVE)
+    assert (result.exit_code, json.loads(result.stdout)["erasure_id"]) == (0, "0" * 32)
+    assert shop.planted(home.root, [EVE]) == {}
 
 
 def test_a_short_id_without_a_profile_takes_nothing_of_others(home: Home) -> None:
