@@ -188,7 +188,7 @@ def with_late_sync(home: Home) -> Project:
 
 def erased_by(run: Run, ask: Callable[[Destinations], Ask] = lambda destinations: destinations.ask) -> ErasureReport:
     """What the command does, with what vendors are asked by in the test's hands."""
-    journal, _ = journal_for(run.home, run.project, shop.USER, clock.now())
+    journal, _ = journal_for(run, shop.USER, clock.now())
     destinations = Destinations(run, journal, clock.now)
     return erase_person(run, layers_of(run), journal, clock.now, ask=ask(destinations), forget=destinations.forget)
 
@@ -252,7 +252,7 @@ def test_what_a_vendor_was_sent_after_it_was_asked_is_not_forgotten(home: Home, 
     project = shop.write_config(home.root.parent / "config", CRM)
     run = shop.run(home, project)
     account = project.destinations["crm"].account(home.outbox)
-    profile_id = journal_for(home, project, shop.USER, clock.now())[0].profile_ids[0] if is_known else 987_654_321
+    profile_id = journal_for(shop.run(home, project), shop.USER, clock.now())[0].profile_ids[0] if is_known else 987_654_321
 
     def send_again() -> None:
         row = ("upsert", shop.EMAIL, profile_id, json.dumps({"email": shop.EMAIL}), 1, "new")
@@ -290,7 +290,7 @@ def test_what_a_vendor_was_sent_after_it_was_asked_is_not_forgotten(home: Home, 
 
 def test_a_record_that_a_killed_run_may_have_sent_is_removed_too(home: Home, vendor: WebhookVendor) -> None:
     project = shop.write_config(home.root.parent / "config", CRM)
-    number = journal_for(home, project, shop.USER, clock.now())[0].profile_ids[0]
+    number = journal_for(shop.run(home, project), shop.USER, clock.now())[0].profile_ids[0]
     channel = project.destinations["crm"].account(home.outbox).open()
     with Ledger(home.ledger) as ledger:
         killed = ledger.begin_run("vips", "crm", "killed", shop.AS_OF)

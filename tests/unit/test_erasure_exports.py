@@ -93,7 +93,7 @@ def test_it_is_known_after_a_kill_what_the_removed_log_told(home: Home, after: s
 
     project = Project.load(home.root.parent / "config")
     run = Run(home, project, shop.START + timedelta(days=20), checkpoint=kill)
-    journal, _ = journal_for(home, project, f"user_id:{NUMBER}", clock.now())
+    journal, _ = journal_for(run, f"user_id:{NUMBER}", clock.now())
     destinations = Destinations(run, journal, clock.now)
     with pytest.raises(KilledError):
         erase_person(run, layers_of(run), journal, clock.now, ask=destinations.ask, forget=destinations.forget)
