@@ -16,7 +16,7 @@ import polars as pl
 from cdp_assets.by_profile import RULES
 from cdp_assets.consent.schema import CONSENTS
 from cdp_assets.destination_syncs.spec import SyncSpec
-from cdp_assets.destination_syncs.transform import desired_records, permitted, planned_changes
+from cdp_assets.destination_syncs.transform import desired_records, permitted, planned_changes, present_owners
 from cdp_assets.identity_graph.schema import IDENTIFIERS, IDENTITY_MAP
 from cdp_assets.profiles.schema import TraitColumn, profiles_table
 from cdp_assets.project import Part
@@ -86,13 +86,17 @@ class _People:
         return log.filter(pl.col("change") == "entered").select("segment", "profile_id")
 
     @cached_property
+    def owners(self) -> pl.DataFrame:
+        """[identifier_id, profile_id] of identifiers that are one person's alone."""
+        return self._run.lake.keyed(IDENTITY_MAP).current().filter(~pl.col("is_shared")).select("identifier_id", "profile_id")
+
+    @cached_property
     def identifiers(self) -> pl.DataFrame:
         """[identifier_id, identifier_type, identifier, profile_id] of identifiers that are one person's alone."""
-        own = self._run.lake.keyed(IDENTITY_MAP).current().filter(~pl.col("is_shared")).select("identifier_id", "profile_id")
         kinds = {kind for sync in self._run.project.syncs for kind in sync.identifier_types}
         texts = self._run.lake.table(IDENTIFIERS).scan().filter(pl.col("identifier_type").is_in(list(kinds)))
         named = texts.select("identifier_id", "identifier_type", "identifier")
-        return named.join(own.lazy(), on="identifier_id", how="inner").collect()
+        return named.join(self.owners.lazy(), on="identifier_id", how="inner").collect()
 
     @cached_property
     def granted(self) -> pl.DataFrame:
@@ -224,7 +228,13 @@ def _send(run: Run, sync: SyncSpec, people: _People, ledger: Ledger, run_id: str
         sync.sync,
         destination.account(run.home.outbox),
         lambda acknowledged, refused: planned_changes(
-            sync, desired, acknowledged, refused, denied=denied, allow_removals=allow_removals
+            sync,
+            desired,
+            acknowledged,
+            refused,
+            denied=denied,
+            owners=present_owners(sync, acknowledged, people.identifiers, people.owners),
+            allow_removals=allow_removals,
         ),
         ledger=ledger,
         locks=run.home.locks,

@@ -75,6 +75,23 @@ def _one_identifier(identifiers: pl.DataFrame, kind: str) -> pl.DataFrame:
     )
 
 
+def present_owners(spec: SyncSpec, acknowledged: pl.DataFrame, identifiers: pl.DataFrame, owners: pl.DataFrame) -> pl.DataFrame:
+    """Whose the acknowledged records are today, of those of whom that can be told: [key, profile_id].
+
+    `owners` [identifier_id, profile_id] are the identifiers that are one person's alone, `identifiers` their texts as for
+    `desired_records`. A record is the person's who has its key; where nobody has it, or the key is no identifier, theirs who has
+    the identifier after which the profile was called that it was sent for (a profile's id is the lowest id of its identifiers).
+    """
+    kind, _, name = str(spec.fields[spec.key]).partition(".")
+    mine = identifiers.filter((pl.col("identifier_type") == name) & (kind == "identifier")).select(
+        pl.col("identifier").alias("key"), pl.col("profile_id").alias("by_key")
+    )
+    by_number = owners.select(pl.col("identifier_id").alias("profile_id"), pl.col("profile_id").alias("by_number"))
+    found = acknowledged.select("key", "profile_id").join(mine.unique("key", keep="none"), on="key", how="left")
+    found = found.join(by_number, on="profile_id", how="left")
+    return found.select("key", pl.coalesce("by_key", "by_number").alias("profile_id")).drop_nulls()
+
+
 def _column(source: str) -> str:
     return source.removeprefix("trait.")
 
@@ -102,6 +119,7 @@ def changes(
     *,
     refused: pl.DataFrame | None = None,
     denied: pl.DataFrame | None = None,
+    owners: pl.DataFrame | None = None,
     remove_withdrawn: bool = True,
 ) -> pl.DataFrame:
     """What must happen for the destination to hold the desired records, as CHANGES, at most one row per key and operation.
@@ -109,7 +127,8 @@ def changes(
     upsert: the payload is new, differs from the acknowledged one, or may have been lost (null `payload_hash`).
     delete: only keys that are acknowledged (or uncertain) and not to be sent: in mode mirror all of them; in every mode those
     whose removal was requested, and, with `remove_withdrawn`, those of people without consent: not `allowed`, or in `denied`
-    [profile_id], the profiles that exist and do not consent (they may have left the source).
+    [profile_id], the profiles that exist and do not consent (they may have left the source). Whose a record is that is not to be
+    sent, `owners` [key, profile_id] says, else the profile id it was sent for: profiles merge, and only the older id goes on.
     reassign: the same record now belongs to another profile id; nothing is sent.
     skip, with a reason: no_key; duplicate_key (the lowest profile id has it); no_consent; refused_before (`refused`
     [key, payload_hash], until the payload changes).
@@ -134,50 +153,54 @@ def changes(
         pl.when(pl.col("sent_hash").is_null()).then(pl.lit("uncertain")).otherwise(pl.lit("changed"))
     )  # fmt: skip
     upserts = to_write.with_columns(operation=pl.lit("upsert"), reason=reasons)
+    was_refused = upserts.clear()
     if refused is not None and refused.height:
         was_refused = upserts.join(refused, on=["key", "payload_hash"], how="semi")
         was_refused = was_refused.with_columns(operation=pl.lit("skip"), reason=pl.lit("refused_before"))
-        upserts = pl.concat([upserts.join(refused, on=["key", "payload_hash"], how="anti", maintain_order="left"), was_refused])
-    moved = wanted.filter(is_same & (pl.col("profile_id") != pl.col("sent_profile_id")))
+        upserts = upserts.join(refused, on=["key", "payload_hash"], how="anti", maintain_order="left")
+    moved = wanted.filter(pl.col("profile_id") != pl.col("sent_profile_id")).join(upserts, on="key", how="anti")
+    moved = moved.with_columns(operation=pl.lit("reassign"), reason=pl.lit("profile_id_changed"))
     skipped = ranked.filter(pl.col("reason").is_not_null()).with_columns(operation=pl.lit("skip"))
+    unwanted = _of_today(acknowledged, owners).join(wanted, on="key", how="anti", maintain_order="left")
     parts = [
-        _deletes(wanted, skipped, acknowledged, mode, denied, remove_withdrawn),
+        _unwanted(unwanted, skipped, mode, denied, remove_withdrawn),
         upserts.select(*CHANGES),
-        moved.with_columns(operation=pl.lit("reassign"), reason=pl.lit("profile_id_changed")).select(*CHANGES),
+        was_refused.select(*CHANGES),
+        moved.select(*CHANGES),
         skipped.select(*CHANGES),
     ]
     return pl.concat(parts).with_columns(pl.when(pl.col("operation") == "upsert").then(pl.col("payload")).alias("payload"))
 
 
-def _deletes(
-    wanted: pl.DataFrame,
-    skipped: pl.DataFrame,
-    acknowledged: pl.DataFrame,
-    mode: Mode,
-    denied: pl.DataFrame | None,
-    remove_withdrawn: bool,
+def _of_today(acknowledged: pl.DataFrame, owners: pl.DataFrame | None) -> pl.DataFrame:
+    """The acknowledged records under the profile ids of today, with `is_moved` where that is another."""
+    if owners is None:
+        return acknowledged.with_columns(is_moved=False)
+    found = acknowledged.join(owners.rename({"profile_id": "owner"}), on="key", how="left", maintain_order="left")
+    owner = pl.coalesce("owner", "profile_id")
+    return found.with_columns(is_moved=owner != pl.col("profile_id"), profile_id=owner).drop("owner")
+
+
+def _unwanted(
+    unwanted: pl.DataFrame, skipped: pl.DataFrame, mode: Mode, denied: pl.DataFrame | None, remove_withdrawn: bool
 ) -> pl.DataFrame:
-    unwanted = acknowledged.join(wanted, on="key", how="anti", maintain_order="left")
+    """Removals, and reassignments of what stays: acknowledged records that are not to be sent."""
     withdrawn_keys = skipped.filter(pl.col("reason") == "no_consent")["key"].implode()
     withdrawn = pl.col("key").is_in(withdrawn_keys)
     if denied is not None:
         withdrawn = withdrawn | pl.col("profile_id").is_in(denied["profile_id"].implode())
     reason = (
-        pl.when(pl.col("removal_requested") if "removal_requested" in acknowledged.columns else False)
+        pl.when(pl.col("removal_requested") if "removal_requested" in unwanted.columns else False)
         .then(pl.lit("removal_requested"))
         .when(withdrawn & (remove_withdrawn or mode == "mirror")).then(pl.lit("consent_withdrawn"))
         .when(mode == "mirror").then(pl.lit("no_longer_desired"))
     )  # fmt: skip
-    return (
-        unwanted.with_columns(
-            reason=reason,
-            operation=pl.lit("delete"),
-            payload=pl.lit(None, pl.String),
-            payload_hash=pl.lit(None, pl.Int64),
-        )
-        .filter(pl.col("reason").is_not_null())
-        .select(*CHANGES)
+    judged = unwanted.with_columns(
+        reason=reason, payload=pl.lit(None, pl.String), payload_hash=pl.lit(None, pl.Int64), operation=pl.lit("delete")
     )
+    stays = judged.filter(pl.col("reason").is_null() & pl.col("is_moved"))
+    stays = stays.with_columns(operation=pl.lit("reassign"), reason=pl.lit("profile_id_changed"))
+    return pl.concat([each.select(*CHANGES) for each in (judged.filter(pl.col("reason").is_not_null()), stays)])
 
 
 def removal_guard(
@@ -205,11 +228,18 @@ def planned_changes(
     refused: pl.DataFrame,
     *,
     denied: pl.DataFrame | None = None,
+    owners: pl.DataFrame | None = None,
     allow_removals: bool = False,
 ) -> pl.DataFrame:
     """The changes of a sync, if its removal guard lets them pass. Raises RemovalRefusedError."""
     found = changes(
-        desired, acknowledged, spec.mode, refused=refused, denied=denied, remove_withdrawn=spec.on_withdrawal == "remove"
+        desired,
+        acknowledged,
+        spec.mode,
+        refused=refused,
+        denied=denied,
+        owners=owners,
+        remove_withdrawn=spec.on_withdrawal == "remove",
     )
     removal_guard(found, acknowledged.height, spec.max_removal_share, sync=spec.sync, allow_removals=allow_removals)
     return found

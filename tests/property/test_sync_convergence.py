@@ -113,7 +113,11 @@ desired_rows = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    have=acknowledged_rows, want=desired_rows, refused=st.sets(st.tuples(st.sampled_from(KEYS), st.integers(0, 3)), max_size=3)
+    have=acknowledged_rows,
+    want=desired_rows,
+    refused=st.sets(st.tuples(st.sampled_from(KEYS), st.integers(0, 3)), max_size=3),
+    owned=st.dictionaries(st.sampled_from(KEYS), st.integers(0, 9), max_size=8),
+    denied=st.sets(st.integers(0, 9), max_size=3),
 )
 @pytest.mark.parametrize("mode", ["mirror", "upsert"])
 def test_changes_applied_to_before_give_now(
@@ -121,6 +125,8 @@ def test_changes_applied_to_before_give_now(
     have: dict[str, tuple[int, int | None, bool]],
     want: list[tuple[str | None, int, bool]],
     refused: set[tuple[str, int]],
+    owned: dict[str, int],
+    denied: set[int],
 ) -> None:
     wanted = pl.DataFrame(
         [(profile, key, f'{{"v":{value}}}', value, allowed) for profile, (key, value, allowed) in enumerate(want)],
@@ -128,7 +134,14 @@ def test_changes_applied_to_before_give_now(
         orient="row",
     )
     before = pl.DataFrame([(key, *row) for key, row in have.items()], schema=ACKNOWLEDGED, orient="row")
-    found = changes(wanted, before, mode, refused=pl.DataFrame(sorted(refused), schema=REFUSED, orient="row"))
+    found = changes(
+        wanted,
+        before,
+        mode,
+        refused=pl.DataFrame(sorted(refused), schema=REFUSED, orient="row"),
+        denied=pl.DataFrame({"profile_id": sorted(denied)}, schema={"profile_id": pl.Int64}),
+        owners=pl.DataFrame(list(owned.items()), schema={"key": pl.String, "profile_id": pl.Int64}, orient="row"),
+    )
 
     owners: dict[str, tuple[int, int, bool]] = {}
     for profile, (key, value, allowed) in enumerate(want):
@@ -137,13 +150,18 @@ def test_changes_applied_to_before_give_now(
     expected: dict[str, tuple[int, int | None]] = {key: (row[0], row[1]) for key, row in have.items()}
     for key in list(expected):
         allowed_now = key in owners and owners[key][2]
-        withdrawn = key in owners and not owners[key][2]
+        owner = owned.get(key, have[key][0])
+        withdrawn = (key in owners and not owners[key][2]) or owner in denied
         if not allowed_now and (mode == "mirror" or withdrawn or have[key][2]):
             del expected[key]
+        elif not allowed_now:
+            expected[key] = (owner, have[key][1])
     for key, (profile, value, allowed) in owners.items():
         is_there = key in have and have[key][1] == value
         if allowed and (is_there or (key, value) not in refused):
             expected[key] = (profile, value)
+        elif allowed and key in have:
+            expected[key] = (profile, have[key][1])
 
     now: dict[str, tuple[int, int | None]] = {key: (row[0], row[1]) for key, row in have.items()}
     for operation, key, profile, payload, fingerprint in found.select(

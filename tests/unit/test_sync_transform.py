@@ -18,6 +18,7 @@ from cdp_assets.destination_syncs.transform import (
     payload_hash,
     permitted,
     planned_changes,
+    present_owners,
     removal_guard,
 )
 from cdp_resources.ledger_rows import ACKNOWLEDGED, CHANGES, REFUSED
@@ -211,6 +212,27 @@ def test_a_refused_payload_waits_until_it_changes_and_its_old_record_stays() -> 
 def test_a_record_of_a_merged_profile_is_reassigned_without_being_sent() -> None:
     found = changes(desired((1, "k", 5, True)), acknowledged(("k", 7, 5, False)), "mirror")
     assert found.select("operation", "key", "profile_id").rows() == [("reassign", "k", 1)]
+
+
+def test_a_record_that_is_not_to_be_sent_follows_its_person_into_another_profile() -> None:
+    have = acknowledged(("left", 7, 5, False), ("kept", 8, 5, False))
+    owners = pl.DataFrame({"key": ["left", "kept"], "profile_id": [1, 8]})
+    found = changes(desired(), have, "upsert", owners=owners)
+    assert found.select("operation", "key", "profile_id").rows() == [("reassign", "left", 1)]
+    denied = pl.DataFrame({"profile_id": [1]})
+    found = changes(desired(), have, "upsert", owners=owners, denied=denied)
+    assert found.select("operation", "key", "profile_id", "reason").rows() == [("delete", "left", 1, "consent_withdrawn")]
+
+
+def test_a_record_is_theirs_who_has_its_key_today_else_theirs_who_has_the_profiles_first_identifier() -> None:
+    have = acknowledged(
+        ("c@x.example", 9, 5, False), ("old@x.example", 2, 5, False), ("of nobody", 4, 5, False), ("+4912", 4, 5, False)
+    )
+    numbers = pl.DataFrame({"identifier_id": [1, 2, 3, 9], "profile_id": [1, 1, 3, 8]})
+    found = present_owners(spec(), have, IDENTIFIERS, numbers)
+    assert sorted(found.rows()) == [("c@x.example", 3), ("old@x.example", 1)], "a telephone number is no key of this sync"
+    by_name = spec(key="name")
+    assert sorted(present_owners(by_name, have, IDENTIFIERS, numbers).rows()) == [("c@x.example", 8), ("old@x.example", 1)]
 
 
 def test_a_sync_that_would_remove_too_much_asks() -> None:

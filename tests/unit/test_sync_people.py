@@ -1,0 +1,78 @@
+"""Syncs through the whole pipeline, when the people change of whom records are at a destination."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from cdp_assets import pipeline
+from cdp_assets.destination_syncs import layer as destination_syncs
+from cdp_assets.project import Project
+from cdp_assets.run import Run
+from cdp_cli.profile import profile
+from cdp_resources.home import Home
+from cdp_resources.ledger import Ledger
+from demo.vendors import WebhookVendor
+from tests.unit import erasure_shop as shop
+
+LETTERS = {
+    "destinations/crm.yaml": """
+destination: crm
+kind: webhook
+settings: {url: {env: CDP_TEST_URL}}
+purposes: [marketing]
+""",
+    "segments/lookers.yaml": "segment: lookers\ndescription: Looked lately.\nwhere: {did: Looked, within: 2d}\n",
+    "tracking_plan/looked.yaml": "event: Looked\ndescription: A look.\nproperties: {}\n",
+    "syncs/letters.yaml": """
+sync: letters
+destination: crm
+description: Letters to those who looked.
+source: {segment: lookers}
+mode: upsert
+key: email
+fields: {email: identifier.email}
+""",
+}
+ANN = "ann@mail.example"
+
+
+def consent(given: bool) -> dict[str, Any]:
+    return {"context": {"consent": {"categoryPreferences": {"advertising": given}}}}
+
+
+def step(home: Home, project: Project, days: int, *messages: dict[str, Any]) -> None:
+    """Receive messages that many days after the start, and run everything."""
+    at = shop.START + timedelta(days=days)
+    shop.receive(home, [{"messageId": f"{days}-{n}", **each} for n, each in enumerate(messages)], at)
+    run = Run(home, project, at + timedelta(minutes=5))
+    pipeline.update_all(run)
+    assert destination_syncs.update(run, pipeline.profile_columns(project), f"day {days}", ["letters"]).failures == []
+
+
+def test_the_record_of_a_person_who_merged_and_left_is_still_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with WebhookVendor() as vendor:
+        monkeypatch.setenv("CDP_TEST_URL", vendor.url)
+        monkeypatch.setenv("CDP_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("CDP_CONFIG", str(tmp_path / "config"))
+        home, project = Home(tmp_path / "home"), shop.write_config(tmp_path / "config", LETTERS)
+        old_device = {"anonymousId": "older-device"}
+        step(home, project, 0, {"type": "page", "name": "Home", **old_device, **consent(True)})
+        looked = {"type": "track", "event": "Looked", "userId": "ann", **consent(True)}
+        step(home, project, 1, {"type": "identify", "userId": "ann", "traits": {"email": ANN}, **consent(True)}, looked)
+        with Ledger(home.ledger) as ledger:
+            [before] = ledger.acknowledged("letters")["profile_id"].to_list()
+        step(home, project, 10, {"type": "identify", "userId": "ann", **old_device, **consent(True)})
+        with Ledger(home.ledger) as ledger:
+            [after] = ledger.acknowledged("letters")["profile_id"].to_list()
+        assert after < before, "the older profile goes on"
+        assert list(vendor.state("letters")) == [ANN], "in mode upsert the record of somebody who left the segment stays"
+        shown = CliRunner().invoke(profile, ["--json", ANN])
+        assert [(each["sync"], each["key"]) for each in json.loads(shown.stdout)["sent"]] == [("letters", ANN)]
+        step(home, project, 11, {"type": "page", "userId": "ann", "name": "Preferences", **consent(False)})
+        assert vendor.state("letters") == {}
