@@ -32,6 +32,8 @@ class Misbehaviour:
     """Share of requests that take effect and get 500 all the same."""
     drop_share: float = 0.0
     """Share of requests that take effect and whose connection is then closed without an answer."""
+    drop_count: int = 0
+    """This many requests take effect, and their connection is closed without an answer."""
     delay_seconds: float = 0.0
     """Every answer takes this long."""
     is_down: bool = False
@@ -44,6 +46,8 @@ class Misbehaviour:
     """Records with these keys get the result `retry`, in the next `later_count` requests that hold one."""
     later_count: int = 0
     """See `later_keys`."""
+    busy_count: int = 0
+    """This many requests that were received before get 409: it says that it still works at the first."""
     status: int = 0
     """Every request gets this status without any effect, if not 0."""
     seed: int = 0
@@ -168,9 +172,15 @@ class WebhookVendor:
             expected = "sha256=" + hmac.new(self._secret.encode(), body, hashlib.sha256).hexdigest()
             if not hmac.compare_digest(expected, signature or ""):
                 return 401, {}, {"error": "bad_signature"}
+        if how.busy_count and idempotency_key in self._stored.answers:
+            self._misbehaviour = replace(self._misbehaviour, busy_count=self._misbehaviour.busy_count - 1)
+            return 409, {}, {"error": "still_working"}
         status, content = self._take(how, body, idempotency_key)
         if self._random.random() < how.error_after_share:
             return 500, {}, {"error": "internal"}
+        if how.drop_count:
+            self._misbehaviour = replace(self._misbehaviour, drop_count=self._misbehaviour.drop_count - 1)
+            return None
         if self._random.random() < how.drop_share:
             return None
         return status, {}, content

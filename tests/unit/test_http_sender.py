@@ -239,6 +239,39 @@ def test_bisecting_again_after_a_crash_uses_the_same_keys(vendor: WebhookVendor,
     assert vendor.stats()["upserts"] == 7
 
 
+def test_bad_rows_in_two_requests_of_one_batch_are_isolated_under_keys_of_their_own(
+    vendor: WebhookVendor, make: Callable[..., Sender]
+) -> None:
+    webhook = plugin("webhook")
+    assert isinstance(webhook, HttpPlugin)
+    settings = webhook.settings.model_validate({"url": vendor.url})
+
+    def two_rows_a_request(given: Batch) -> list[Request]:
+        parts = [given.part(f"-{start}", given.rows[start : start + 2]) for start in range(0, len(given.rows), 2)]
+        return [request for part in parts for request in webhook.requests(part, settings, {})]
+
+    vendor.control(refuse_keys=("k0001", "k0003"))
+    outcomes = HttpChannel(two_rows_a_request, webhook.outcome, make(), 4).deliver(Batch("vips", "upsert", "i1", rows(4)))
+    assert [outcome.status for outcome in outcomes] == ["delivered", "refused", "delivered", "refused"]
+    assert vendor.state("vips").keys() == {"k0000", "k0002"}
+    assert vendor.stats()["conflicts"] == 0
+
+
+def test_a_row_that_is_refused_after_it_may_have_arrived_is_uncertain(vendor: WebhookVendor, make: Callable[..., Sender]) -> None:
+    vendor.control(drop_count=1, busy_count=1)
+    [outcome] = channel_to(vendor, make()).deliver(Batch("vips", "upsert", "i1", rows(1)))
+    assert (outcome.status, outcome.attempts, outcome.reason) == ("uncertain", 2, "http_409")
+    assert vendor.state("vips").keys() == {"k0000"}
+
+
+def test_a_row_of_a_batch_that_may_have_arrived_is_uncertain_also_when_it_is_refused_alone(
+    vendor: WebhookVendor, make: Callable[..., Sender]
+) -> None:
+    vendor.control(drop_count=1, refuse_keys=("k0002",))
+    outcomes = channel_to(vendor, make()).deliver(Batch("vips", "upsert", "i1", rows(4)))
+    assert [each.status for each in outcomes] == ["delivered", "delivered", "uncertain", "delivered"]
+
+
 def test_a_destination_that_refuses_everything_is_not_asked_row_by_row(
     vendor: WebhookVendor, make: Callable[..., Sender]
 ) -> None:

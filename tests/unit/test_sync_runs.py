@@ -202,6 +202,28 @@ def test_an_uncertain_record_that_is_no_longer_wanted_is_removed(world: World) -
     assert world.at_vendor() == people(2)
 
 
+@pytest.mark.parametrize("mode", ["mirror", "upsert"])
+def test_what_was_refused_after_it_may_have_arrived_is_removed_when_its_person_withdraws(world: World, mode: str) -> None:
+    world.limits = LIMITS.model_copy(update={"max_attempts": 2})
+    world.vendor.control(drop_count=1, busy_count=1)
+    summary = world.run(people(1), spec(mode))
+    assert (summary.status, summary.counts.refused, summary.counts.uncertain) == ("partial", 0, 1)
+    assert world.at_vendor() == people(1)
+    assert world.ledger.sent_keys([0])["key"].to_list() == ["k0"], "an erasure must ask for it too"
+    assert world.run(people(1), spec(mode), not_allowed=frozenset({"k0"})).counts.deletes == 1
+    assert world.at_vendor() == {}
+
+
+def test_what_was_refused_again_and_clearly_is_put_aside_and_may_still_be_there(world: World) -> None:
+    world.vendor.control(drop_count=1, busy_count=2)
+    assert world.run(people(1)).counts.uncertain == 1
+    assert world.run(people(1)).counts.refused == 1
+    assert world.ledger.dead_letters("vips")["reason"].to_list() == ["http_409"]
+    assert world.ledger.uncertain("vips")["key"].to_list() == ["k0"]
+    assert world.run({}).counts.deletes == 1
+    assert world.at_vendor() == {}
+
+
 def test_a_vendor_that_remembers_to_have_said_later_is_not_asked_so_for_ever(world: World) -> None:
     world.limits = LIMITS.model_copy(update={"max_attempts": 1})
     [key] = people(1)
