@@ -34,7 +34,7 @@ from cdp_assets.raw_events.spec import ProfileDataSpec, Source
 from cdp_assets.segments.spec import SegmentSpec
 from cdp_assets.settings import SettingsSpec
 
-Part = Literal["identity", "consent", "enriched", "profiles", "segments", "attribution"]
+Part = Literal["identity", "consent", "enriched", "profiles", "segments", "attribution", "syncs"]
 
 _NEVER_LEFT_OUT = ("identity", "settings", "enrichments", "consent")
 """Files whose absence would change what everything else means: a project without them is none."""
@@ -44,6 +44,8 @@ _DOCUMENTATION: Mapping[type[BaseModel], frozenset[str]] = {
     SegmentSpec: frozenset({"description"}),
     PurposeSpec: frozenset({"description"}),
     ProfileDataSpec: frozenset({"provider"}),
+    SyncSpec: frozenset({"description"}),
+    DestinationSpec: frozenset({"description"}),
     PropertySpec: frozenset({"description"}),
     CommonRule: frozenset({"description"}),
     ViolationPolicy: frozenset({"alert_above"}),
@@ -135,8 +137,8 @@ class Project:
     def digest(self, part: Part) -> int:
         """A number from 0 to 2^63 - 1 that changes when, and only when, the declarations behind a layer's rules do.
 
-        identity; consent; enriched: plan, enrichments, violation policies; profiles: traits and segments; segments; attribution.
-        Descriptions do not count. The same on every machine and in every process: xxh3_64 of canonical JSON.
+        identity; consent; enriched: plan, enrichments, violation policies; profiles: traits and segments; segments; attribution;
+        syncs: syncs and destinations. Descriptions do not count. The same on every machine and in every process: xxh3_64 of canonical JSON.
         """
         parts: dict[Part, object] = {
             "identity": self.identity,
@@ -149,6 +151,7 @@ class Project:
             ],
             "segments": self.segments,
             "attribution": self.attribution,
+            "syncs": [self.syncs, self.destinations],
         }
         return xxhash.xxh3_64_intdigest(msgspec.json.encode(_canonical(parts[part]), order="sorted")) >> 1
 

@@ -14,6 +14,7 @@ from cdp_assets.destination_syncs.assets import (
     LEFT_BEHIND,
     RUNS,
     SEEN_CONSENTS,
+    SEEN_DECLARED,
     SEEN_PROFILES,
     SEEN_SEGMENTS,
 )
@@ -39,36 +40,37 @@ def segments_changed(declared: Declared) -> dg.SensorDefinition:
         job=ACTIVATE_JOB,
         minimum_interval_seconds=6,  # every other turn of the daemon; with 10 it is often every third
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Sends to destinations what a run left out (`cdp run --no-sync`), and tries again what a destination did not take.",
+        description="Sends to destinations what a run left out (`cdp run --no-sync`), also to new syncs, and tries again what a destination did not take.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         home, now = Home.from_env(), clock.now()
         lake = Lake(home.lake)
         versions = tuple(lake.keyed(spec).newest_version for spec in _SEEN.values())
-        last = _last_run(context.instance, now.timestamp())
-        retries = _retries(context.cursor, versions)
+        declared_now = declared.project.digest("syncs")
         decided = decisions.activate(
             len(declared.mistakes),
             len(declared.project.syncs),
             under_way(context.instance, home, WRITING),
             pending(home, declared.project).is_anything,
             versions,
-            last,
-            retries,
+            declared_now,
+            _last_run(context.instance, now.timestamp()),
+            _asked(context.cursor, now.timestamp()),
         )
         if isinstance(decided, decisions.Skip):
             return dg.SkipReason(decided.reason)
-        is_retry = last is not None and last.versions == versions
-        context.update_cursor(json.dumps({"versions": versions, "retries": retries + 1 if is_retry else 0}))
+        context.update_cursor(json.dumps({"waits": decided.waits, "times": decided.times, "at": now.timestamp()}))
         return dg.RunRequest(decided.run_key)
 
     return sensor
 
 
-def _retries(cursor: str | None, versions: tuple[int, ...]) -> int:
-    """How often what these versions left behind was tried again."""
+def _asked(cursor: str | None, now: float) -> decisions.Asked | None:
+    """The last run that was asked for."""
     known = json.loads(cursor) if cursor else {}
-    return int(known["retries"]) if known.get("versions") == list(versions) else 0
+    if "waits" not in known:
+        return None
+    return decisions.Asked(known["waits"], now - float(known["at"]), int(known["times"]))
 
 
 def _last_run(instance: dg.DagsterInstance, now: float) -> decisions.Activated | None:
@@ -77,5 +79,6 @@ def _last_run(instance: dg.DagsterInstance, now: float) -> decisions.Activated |
     if event is None or event.asset_materialization is None:
         return None
     told: dict[str, Any] = {name: value.value for name, value in event.asset_materialization.metadata.items()}
-    versions = tuple(int(told.get(name, -1)) for name in _SEEN)
-    return decisions.Activated(versions, int(told.get(LEFT_BEHIND, 0)) + int(told.get(FAILED, 0)), now - event.timestamp)
+    is_of_all = all(name in told for name in (*_SEEN, SEEN_DECLARED))
+    state = decisions.activation_state([int(told[name]) for name in _SEEN], int(told[SEEN_DECLARED], 16)) if is_of_all else ""
+    return decisions.Activated(state, int(told.get(LEFT_BEHIND, 0)) + int(told.get(FAILED, 0)), now - event.timestamp)

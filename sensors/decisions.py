@@ -75,24 +75,57 @@ def bring_up_to_date(seen: Seen) -> Request | Skip:
 
 
 @dataclass(frozen=True)
-class Activated:
-    """What the sensor for the syncs saw of their last run."""
+class Asked:
+    """The last run that a sensor asked for, of those that it asks for again until they have done their work."""
 
-    versions: tuple[int, ...]
-    """Versions of what it sent."""
+    waits: str
+    """What waited then."""
+    since: float
+    """Seconds since."""
+    times: int
+    """How often the same was asked for."""
+
+
+@dataclass(frozen=True)
+class Activated:
+    """What the sensor for the syncs saw of their last run of all."""
+
+    state: str
+    """What it sent, and under which declarations; empty when it was a run of some syncs only, which says nothing of the rest."""
     unsettled: int
     """Records that were left behind, and syncs that failed."""
     since: float
     """Seconds since it ended."""
 
 
-def activate(
-    mistakes: int, syncs: int, under_way: int, waits: bool, versions: Sequence[int], last: Activated | None, retries: int
-) -> Request | Skip:
-    """Whether the syncs are to run apart from the rest: people changed since their last run, or something was left behind.
+@dataclass(frozen=True)
+class Activate:
+    """The syncs are to run."""
 
-    `versions` are those of what would be sent, `waits` says that a run of all is due anyhow, `retries` how often what was left
-    behind was tried again.
+    waits: str
+    times: int
+    """How often the same was asked for, with this time."""
+
+    @property
+    def run_key(self) -> str:
+        """Another one each time: Dagster launches no second run for a key, not even when the process of the first died."""
+        return f"people-{self.waits}" + (f"-retry-{self.times - 1}" if self.times > 1 else "")
+
+
+def activate(
+    mistakes: int,
+    syncs: int,
+    under_way: int,
+    waits: bool,
+    versions: Sequence[int],
+    declared: int,
+    last: Activated | None,
+    asked: Asked | None,
+) -> Activate | Skip:
+    """Whether the syncs are to run apart from the rest: people or declarations changed since their last run, or something was left behind.
+
+    `versions` are those of what would be sent, `declared` a digest of syncs and destinations; `waits` says that a run of all is
+    due anyhow. What was asked for and is not done yet is asked for again with patience: its run may have died.
     """
     if mistakes:
         return Skip(f"config/ has {mistakes} mistakes; nothing is sent")
@@ -102,27 +135,26 @@ def activate(
         return Skip("there is nobody to send yet")
     if under_way or waits:
         return Skip("a run that sends is under way or due")
-    about = "-".join(map(str, versions))
-    if last is None or tuple(versions) != last.versions:
-        return Request(f"people-{about}")
-    if last.unsettled:
-        left = wait_after(retries + 1) - last.since
-        if left > 0:
-            return Skip(f"{last.unsettled} records or syncs were left behind; the next attempt is in {left:.0f} s")
-        return Request(f"people-{about}-retry-{retries + 1}")
-    return Skip("destinations have everything")
+    state = activation_state(versions, declared)
+    is_sent = last is not None and last.state == state
+    if last is not None and is_sent and not last.unsettled:
+        return Skip("destinations have everything")
+    times = asked.times if asked is not None and asked.waits == state else 0
+    if last is not None and is_sent:
+        times = max(times, 1)
+        what = f"{last.unsettled} records or syncs were left behind"
+    else:
+        what = "the run that was asked for has not sent everything"
+    ages = [each.since for each in (last if is_sent else None, asked if times else None) if each is not None]
+    left = wait_after(times) - min(ages, default=0.0)
+    if left > 0:
+        return Skip(f"{what}; the next attempt is in {left:.0f} s")
+    return Activate(state, times + 1)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The last pull of a source that was asked for."""
-
-    waits: str
-    """What waited then."""
-    since: float
-    """Seconds since."""
-    times: int
-    """How often the same was asked for."""
+def activation_state(versions: Sequence[int], declared: int) -> str:
+    """One text for what a run of the syncs would send, and under which declarations."""
+    return "-".join(map(str, [*versions, f"{declared:x}"]))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ RUNS = checks.RUNS
 SEEN_SEGMENTS = "segments_version"
 SEEN_PROFILES = "profiles_version"
 SEEN_CONSENTS = "consents_version"
+SEEN_DECLARED = "declarations"
 LEFT_BEHIND = "records_left_behind"
 FAILED = "failed_syncs"
 _TABLES = (SYNC_LOG_TABLE.name, RUNS)
@@ -73,10 +74,11 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
             run = open_run(cdp, declared, context)
             wanted = [each.sync for each, key in zip(named, keys, strict=True) if key in context.selected_asset_keys]
             _refuse_unless_ready(run, wanted, config.allow_removals)
-            versions = {
+            versions: dict[str, Any] = {
                 SEEN_SEGMENTS: run.lake.keyed(SEGMENT_CHANGES).newest_version,
                 SEEN_PROFILES: run.lake.keyed(PROFILES).newest_version,
                 SEEN_CONSENTS: run.lake.keyed(CONSENTS).newest_version,
+                SEEN_DECLARED: f"{project.digest('syncs'):x}",
             }
             before = run.lake.table(SYNC_LOG_TABLE).mark(EXPORTED, 0)
             only = None if len(wanted) == len(named) else wanted
@@ -92,7 +94,12 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
             log = run.lake.table(SYNC_LOG_TABLE)
             told: dict[str, dict[str, Any]] = {
                 SYNC_LOG_TABLE.name: {"dagster/row_count": row_count(log), "new_rows": report.log_rows},
-                RUNS: {**_numbers(report), **versions, LEFT_BEHIND: int(checks.left_behind(report)["records"].sum())},
+                # A run of some syncs does not say that all destinations have these versions: the sensor counts on that.
+                RUNS: {
+                    **_numbers(report),
+                    **(versions if only is None else {}),
+                    LEFT_BEHIND: int(checks.left_behind(report)["records"].sum()),
+                },
             }
             for name, metadata in told.items():
                 if dg.AssetKey([LAYER, name]) in context.selected_asset_keys:

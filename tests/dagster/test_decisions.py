@@ -11,7 +11,9 @@ from cdp_assets.assets import HOURS, hour_of_partition, partition_of_hour
 from sensors.decisions import (
     LONGEST_RETRY_SECONDS,
     SEAL_AFTER_SECONDS,
+    Activate,
     Activated,
+    Asked,
     Request,
     Seen,
     Skip,
@@ -26,7 +28,7 @@ from sensors.jobs import MOST_HOURS, pending_tags
 SEEN = Seen(mistakes=0, under_way=0, batches=2, highest_batch=7, hours=("2026030114", "2026030115"), behind=(), state="1.2")
 
 
-def reason(decided: Request | Skip) -> str:
+def reason(decided: Request | Activate | Skip) -> str:
     assert isinstance(decided, Skip)
     return decided.reason
 
@@ -75,25 +77,64 @@ def test_what_is_being_received_is_sealed_when_it_has_waited_and_nothing_runs(
     assert seals(open_bytes, seconds, under_way) is expected
 
 
-def test_syncs_run_apart_when_people_changed_without_them() -> None:
-    sent = Activated((3, 5, 1), 0, 100)
-    assert activate(0, 2, 0, False, (3, 5, 1), None, 0) == Request("people-3-5-1")
-    assert activate(0, 2, 0, False, (4, 5, 1), sent, 0) == Request("people-4-5-1")
-    assert reason(activate(0, 2, 0, False, (3, 5, 1), sent, 0)) == "destinations have everything"
+PEOPLE = (3, 5, 1)
+STATE = "3-5-1-a"
+
+
+def activated(
+    last: Activated | None,
+    asked: Asked | None = None,
+    *,
+    versions: tuple[int, ...] = PEOPLE,
+    declared: int = 10,
+    mistakes: int = 0,
+    syncs: int = 2,
+    under_way: int = 0,
+    waits: bool = False,
+) -> Activate | Skip:
+    return activate(mistakes, syncs, under_way, waits, versions, declared, last, asked)
+
+
+def test_syncs_run_apart_when_people_or_declarations_changed_without_them() -> None:
+    sent = Activated(STATE, 0, 100)
+    first = activated(None)
+    assert first == Activate(STATE, 1)
+    assert first.run_key == "people-3-5-1-a"
+    assert activated(sent, versions=(4, 5, 1)) == Activate("4-5-1-a", 1)
+    assert activated(sent, declared=11) == Activate("3-5-1-b", 1)
+    assert reason(activated(sent)) == "destinations have everything"
+    assert reason(activated(sent, Asked(STATE, 900, 3))) == "destinations have everything"
 
 
 def test_what_a_destination_left_behind_is_tried_again_later_and_later() -> None:
-    left = Activated((3, 5, 1), 12, 40)
-    assert activate(0, 2, 0, False, (3, 5, 1), left, 0) == Request("people-3-5-1-retry-1")
-    assert "in 20 s" in reason(activate(0, 2, 0, False, (3, 5, 1), left, 1))
+    left = Activated(STATE, 12, 40)
+    again = activated(left)
+    assert again == Activate(STATE, 2)
+    assert again.run_key == "people-3-5-1-a-retry-1"
+    assert activated(left, Asked(STATE, 50, 1)) == again
+    assert "12 records or syncs were left behind; the next attempt is in 20 s" in reason(activated(left, Asked(STATE, 50, 2)))
+
+
+def test_a_run_that_told_nothing_is_asked_for_again_under_another_name_and_with_patience() -> None:
+    for last in (None, Activated("2-5-1-a", 0, 500), Activated("", 0, 1)):
+        assert "the next attempt is in 20 s" in reason(activated(last, Asked(STATE, 10, 1)))
+        again = activated(last, Asked(STATE, 31, 1))
+        assert again == Activate(STATE, 2)
+        assert again.run_key == "people-3-5-1-a-retry-1"
+        assert "the next attempt is in 60 s" in reason(activated(last, Asked(STATE, 0, 2)))
+        assert activated(last, Asked("2-5-1-a", 0, 4)) == Activate(STATE, 1), "that was about other people"
+
+
+def test_a_run_of_some_syncs_says_nothing_of_the_rest() -> None:
+    assert activated(Activated("", 0, 100)) == Activate(STATE, 1)
 
 
 def test_syncs_wait_for_a_run_that_sends_anyhow_and_for_declarations_without_mistakes() -> None:
-    assert "under way or due" in reason(activate(0, 2, 0, True, (3, 5, 1), None, 0))
-    assert "under way or due" in reason(activate(0, 2, 1, False, (3, 5, 1), None, 0))
-    assert "mistakes" in reason(activate(2, 2, 0, False, (3, 5, 1), None, 0))
-    assert reason(activate(0, 0, 0, False, (3, 5, 1), None, 0)) == "no sync is declared"
-    assert reason(activate(0, 1, 0, False, (0, 0, 0), None, 0)) == "there is nobody to send yet"
+    assert "under way or due" in reason(activated(None, waits=True))
+    assert "under way or due" in reason(activated(None, under_way=1))
+    assert "mistakes" in reason(activated(None, mistakes=2))
+    assert reason(activated(None, syncs=0)) == "no sync is declared"
+    assert reason(activated(None, syncs=1, versions=(0, 0, 0))) == "there is nobody to send yet"
 
 
 def test_hours_and_partitions_name_each_other() -> None:

@@ -24,7 +24,7 @@ from cdp_resources.inbox import Inbox
 from cdp_resources.kafka.cluster import inbox_topic
 from cdp_resources.kafka.topic_writer import TopicWriter
 from sensors.decisions import SEAL_AFTER_SECONDS
-from sensors.jobs import UPDATE, WRITING
+from sensors.jobs import ACTIVATE, UPDATE, WRITING
 from sensors.under_way import ALIVE_TAG, alive, failures, under_way
 from tests import kafka_brokers
 from tests.dagster.conftest import NOW, Installation, shipped
@@ -118,6 +118,51 @@ def test_syncs_that_a_run_left_out_are_asked_for(derived: Installation) -> None:
     assert derived.run().failures == []
     requests, skipped, _ = evaluated(derived, "segments_changed")
     assert (requests, skipped) == ([], "destinations have everything")
+
+
+def later(cursor: str | None) -> str:
+    """The cursor as it would be had the run been asked for an hour earlier."""
+    known = json.loads(cursor or "")
+    return json.dumps({**known, "at": known["at"] - 3600})
+
+
+def test_a_run_of_the_syncs_that_died_is_asked_for_again_under_another_key(derived: Installation) -> None:
+    job = definitions.build(Declared(derived.project)).resolve_job_def(ACTIVATE)
+    [first], _, cursor = evaluated(derived, "segments_changed")
+    derived.instance.create_run_for_job(job, tags={"dagster/run_key": str(first.run_key)}, status=dg.DagsterRunStatus.FAILURE)
+    requests, skipped, _ = evaluated(derived, "segments_changed", cursor)
+    assert requests == []
+    assert skipped is not None
+    assert "the run that was asked for has not sent everything; the next attempt is in" in skipped
+    [second], _, cursor = evaluated(derived, "segments_changed", later(cursor))
+    [third], _, _ = evaluated(derived, "segments_changed", later(cursor))
+    assert len({first.run_key, second.run_key, third.run_key}) == 3, "Dagster launches no second run for a key"
+
+
+@pytest.mark.parametrize("selected", [["sync_runs"], ["sync_runs", "lookalike_seed"]])
+def test_a_run_of_some_syncs_does_not_say_that_destinations_have_everything(derived: Installation, selected: list[str]) -> None:
+    [before], _, _ = evaluated(derived, "segments_changed")
+    job = definitions.build(Declared(derived.project)).resolve_job_def(ACTIVATE)
+    done = job.execute_in_process(
+        instance=derived.instance,
+        asset_selection=[dg.AssetKey(["destination_syncs", name]) for name in selected],
+        run_config={"loggers": {"progress": {}}},
+    )
+    assert done.success
+    [again], _, _ = evaluated(derived, "segments_changed")
+    assert again.run_key == before.run_key
+    assert derived.run().failures == []
+    assert evaluated(derived, "segments_changed")[1] == "destinations have everything"
+
+
+def test_a_sync_that_is_declared_later_is_asked_for(derived: Installation) -> None:
+    full = derived.project
+    derived.project = replace(full, syncs=full.syncs[:1])
+    assert derived.run().failures == []
+    assert evaluated(derived, "segments_changed")[1] == "destinations have everything"
+    derived.project = full
+    [request], _, _ = evaluated(derived, "segments_changed")
+    assert str(request.run_key).startswith("people-")
 
 
 def test_a_run_whose_process_is_gone_is_marked_as_failed_and_stops_nobody(derived: Installation) -> None:

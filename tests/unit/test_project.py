@@ -20,7 +20,7 @@ from cdp_assets.yaml_positions import read_yaml
 from cdp_resources.home import REPOSITORY
 
 EXAMPLE = REPOSITORY / "docs" / "examples" / "config"
-PARTS = ("identity", "consent", "enriched", "profiles", "segments", "attribution")
+PARTS = ("identity", "consent", "enriched", "profiles", "segments", "attribution", "syncs")
 
 
 @pytest.fixture
@@ -224,7 +224,9 @@ def test_digests_are_the_same_in_another_process(config: Path) -> None:
         ("tracking_plan/product_viewed.yaml", "tickets", "posters", {"enriched"}),
         ("sources/web.yaml", "unplanned_event: block", "unplanned_event: allow", {"enriched"}),
         ("sources/web.yaml", "CDP_WEB_WRITE_KEY", "OTHER_KEY", set()),
-        ("destinations/newsletter.yaml", "letters.example.org", "other.example.org", set()),
+        ("destinations/newsletter.yaml", "letters.example.org", "other.example.org", {"syncs"}),
+        ("syncs/vips_to_newsletter.yaml", "mode: mirror", "mode: upsert", {"syncs"}),
+        ("syncs/vips_to_newsletter.yaml", "description: ", "description: Now ", set()),
         ("traits/email.yaml", "address", "place", set()),
         ("segments/vips.yaml", "previews", "parties", set()),
         ("tracking_plan/order_completed.yaml", "shop team", "till team", set()),
