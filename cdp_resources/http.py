@@ -17,6 +17,8 @@ from email.utils import parsedate_to_datetime
 import requests
 from pydantic import BaseModel, ConfigDict, Field
 from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from requests.utils import get_auth_from_url
 
 from cdp_resources import clock
 
@@ -125,6 +127,17 @@ class Pace:
             self._next = max(self._next, self._monotonic() + seconds)
 
 
+def _as_declared(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    """The request with the credentials that were declared: those of its headers, or else of its address.
+
+    Without this, requests would put those of ~/.netrc in place of a declared header. Proxies still come from the environment.
+    """
+    user, password = get_auth_from_url(prepared.url or "")
+    if (user or password) and "Authorization" not in prepared.headers:
+        return HTTPBasicAuth(user, password)(prepared)
+    return prepared
+
+
 class Sender:
     """Sends requests for one account, from any number of threads."""
 
@@ -219,6 +232,7 @@ class Sender:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = requests.Session()
+            session.auth = _as_declared
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0))
             self._local.session = session

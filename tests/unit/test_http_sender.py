@@ -7,6 +7,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 import requests
@@ -155,6 +157,45 @@ def test_a_connection_that_is_cut_after_the_effect_is_sent_again_with_the_same_k
     stats = vendor.stats()
     assert stats["upserts"] == 8
     assert stats["deduplicated"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "expected"),
+    [
+        ("http://127.0.0.1", {"Authorization": "Bearer declared"}, "Bearer declared"),
+        ("http://127.0.0.1", {}, ""),
+        ("http://us:pw@127.0.0.1", {}, "Basic dXM6cHc="),
+    ],
+)
+def test_only_declared_credentials_are_sent(
+    make: Callable[..., Sender],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    headers: dict[str, str],
+    expected: str,
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password elsewhere\n", encoding="utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(self.headers.get("Authorization", ""))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert make().send(Request("POST", f"{address}:{server.server_port}/x", headers, b"{}", ("a",))).status == 200
+        thread.join()
+    assert seen == [expected]
 
 
 def test_nobody_listening_has_certainly_not_arrived_and_ends_the_run_early(make: Callable[..., Sender]) -> None:
