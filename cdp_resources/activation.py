@@ -5,7 +5,7 @@ What should be at the destination is decided by the plan that the caller gives; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from cdp_resources.destinations.batch import Change, Operation, RowOutcome, Sync
 from cdp_resources.destinations.plugin import Account
 from cdp_resources.http import DestinationUnavailableError
 from cdp_resources.ledger import Ledger
-from cdp_resources.ledger_rows import CHANGES, Intent, RetiredSync, Run, RunCounts, Unresolved
+from cdp_resources.ledger_rows import CHANGES, Intent, RetiredSync, Run, RunCounts, Unresolved, declared_name
 from cdp_resources.locks import exclusive
 
 Plan = Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
@@ -56,8 +56,8 @@ class _Tally:
 
 
 def sync_lock(locks: Path, sync: str) -> Path:
-    """The lock that a run of the sync holds."""
-    return locks / f"sync-{sync}.lock"
+    """The lock that a run of the sync holds, also one of what was set aside of it: records go from one to the other."""
+    return locks / f"sync-{declared_name(sync)}.lock"
 
 
 def run_sync(
@@ -75,12 +75,12 @@ def run_sync(
 ) -> SyncRunSummary:
     """Bring the destination from what the ledger acknowledges to what the plan wants, and say what came of it.
 
-    Waits while another run of the same sync is under way, and plans only then. A destination that is down and rows that are
+    Without `on_delete` the sync keeps the fate that was declared for its removal. Waits while another run of the same sync is under way, and plans only then. A destination that is down and rows that are
     refused are no error: they are in the summary. Raises what the plan raises (nothing was sent then) and MissingSecretError.
     """
     with exclusive(sync_lock(locks, sync), on_wait):
         started_at = now()
-        run = ledger.begin_run(sync, account.name, run_id, started_at, on_delete)
+        run = ledger.begin_run(sync, account.name, run_id, started_at, on_delete, account.place)
         try:
             changes = plan(ledger.acknowledged(sync), ledger.refused(sync)).select(*CHANGES)
             ledger.record_plan(run, changes, now())
@@ -139,8 +139,14 @@ def forget_people(
         for sync in ledger.syncs():
             stack.enter_context(exclusive(sync_lock(locks, sync)))
         former = {*former_keys, *ledger.every_key(profile_ids)}
-        removed = {f"files of {account.name}": account.erase_copies({*keys, *former}) for account in accounts}
+        removed = {f"files of {account.name}": _erase_copies(account, {*keys, *former}, ledger) for account in accounts}
         return {**removed, **ledger.erase(profile_ids, keys, former, [each.name for each in accounts if each.is_local])}
+
+
+def _erase_copies(account: Account, keys: Collection[str], ledger: Ledger) -> int:
+    """Also from the places that the account named before."""
+    others = [account.at(place) for place in ledger.places(account.name) if place != account.place]
+    return sum(each.erase_copies(keys) for each in (account, *others))
 
 
 def _removals(acknowledged: pl.DataFrame) -> pl.DataFrame:

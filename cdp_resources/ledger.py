@@ -30,6 +30,8 @@ from cdp_resources.ledger_rows import (
     Run,
     RunCounts,
     Unresolved,
+    declared_name,
+    set_aside_as,
 )
 from cdp_resources.ledger_schema import PERSONAL_TABLES, open_ledger, transaction
 
@@ -52,17 +54,28 @@ class Ledger:
         """Close the connection."""
         self._connection.close()
 
-    def begin_run(self, sync: str, destination: str, run_id: str, at: datetime, on_delete: str | None = None) -> Run:
+    def begin_run(
+        self,
+        sync: str,
+        destination: str,
+        run_id: str,
+        at: datetime,
+        on_delete: str | None = None,
+        place: str | None = None,
+    ) -> Run:
         """Begin a run, and turn what an earlier run of the sync left under way into uncertain rows.
 
-        `on_delete` is what shall become of what it sent once it is not declared any more; None leaves that as it was.
+        Where the sync went to another destination or place until now, what it sent there is set aside as a sync of its own that
+        is no longer declared, and what was set aside of this one comes back. Without `on_delete` the declared fate stays.
         """
         run = self._connection
         with transaction(run):
+            before = run.execute("SELECT destination, place, on_delete FROM syncs WHERE name = ?", (sync,)).fetchone()
             run.execute(
-                "INSERT INTO syncs (name, destination, on_delete) VALUES (?1, ?2, coalesce(?3, 'leave')) ON CONFLICT (name) DO UPDATE "
-                "SET destination = excluded.destination, on_delete = coalesce(?3, on_delete), retired_at = NULL",
-                (sync, destination, on_delete),
+                "INSERT INTO syncs (name, destination, place, on_delete) VALUES (?1, ?2, ?3, coalesce(?4, 'leave')) "
+                "ON CONFLICT (name) DO UPDATE SET destination = ?2, place = ?3, on_delete = coalesce(?4, on_delete), "
+                "retired_at = NULL",
+                (sync, destination, place, on_delete),
             )
             number = self._sync_number(sync)
             moment = _micros(at)
@@ -82,12 +95,36 @@ class Ledger:
                 "UPDATE runs SET status = 'interrupted', ended_at = ?, uncertain = ? WHERE sync = ? AND ended_at IS NULL",
                 (moment, found, number),
             )
+            if before is not None and _is_elsewhere(before[0], before[1], destination, place):
+                self._set_aside(sync, number, tuple(before))
+                self._bring_back(number, set_aside_as(sync, destination, place))
             cursor = run.execute(
                 "INSERT INTO runs (sync, run_id, destination, started_at, status) VALUES (?, ?, ?, ?, 'running')",
                 (number, run_id, destination, moment),
             )
             assert cursor.lastrowid is not None
             return Run(cursor.lastrowid, sync, number)
+
+    def _set_aside(self, sync: str, number: int, before: tuple[str, str | None, str]) -> None:
+        """Give what the sync sent to another name, with the destination, place and fate it was sent under."""
+        destination, place, on_delete = before
+        name = set_aside_as(sync, destination, place)
+        self._connection.execute(
+            "INSERT INTO syncs (name, destination, place, on_delete) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE "
+            "SET on_delete = excluded.on_delete, retired_at = NULL",
+            (name, destination, place, on_delete),
+        )
+        self._hand_over(number, self._sync_number(name))
+
+    def _bring_back(self, number: int, name: str) -> None:
+        found = self._connection.execute("SELECT id FROM syncs WHERE name = ?", (name,)).fetchone()
+        if found is not None:
+            self._hand_over(int(found[0]), number)
+
+    def _hand_over(self, giver: int, taker: int) -> None:
+        """What is known of a destination's records; runs and their log stay with the declared sync."""
+        for table in ("acknowledged", "intents", "dead_letters"):
+            self._connection.execute(f"UPDATE {table} SET sync = ? WHERE sync = ?", (taker, giver))  # noqa: S608
 
     def acknowledged(self, sync: str) -> pl.DataFrame:
         """Records at the destination: [key, profile_id, payload_hash, removal_requested]; a null hash: it may be there."""
@@ -268,8 +305,16 @@ class Ledger:
             ).rowcount
 
     def syncs(self) -> list[str]:
-        """Every sync that ever ran, by name."""
-        return [str(row[0]) for row in self._connection.execute("SELECT name FROM syncs ORDER BY name")]
+        """Every sync that ever ran, by its declared name."""
+        names = (str(row[0]) for row in self._connection.execute("SELECT name FROM syncs ORDER BY name"))
+        return [name for name in names if declared_name(name) == name]
+
+    def places(self, destination: str) -> list[str]:
+        """Where in a destination's account syncs wrote, ever."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT place FROM syncs WHERE destination = ? AND place IS NOT NULL ORDER BY place", (destination,)
+        )
+        return [str(row[0]) for row in rows]
 
     def sync_log(self, after: int = 0, limit: int = 500_000) -> pl.DataFrame:
         """Log rows with `log_id` above `after`, oldest first: take them until none is left, then `prune_log`."""
@@ -293,9 +338,9 @@ class Ledger:
         return _frame(rows, SYNC_RUNS)
 
     def retired(self, declared: Collection[str]) -> list[RetiredSync]:
-        """Syncs that are not declared any more and still have records at their destination."""
+        """Syncs that are not declared any more, or were set aside, and still have records at their destination."""
         rows = self._connection.execute(
-            "SELECT s.name, s.destination, s.on_delete, count(*) FROM syncs s JOIN acknowledged a ON a.sync = s.id "
+            "SELECT s.name, s.destination, s.on_delete, count(*), s.place FROM syncs s JOIN acknowledged a ON a.sync = s.id "
             "WHERE s.retired_at IS NULL GROUP BY s.id ORDER BY s.name"
         ).fetchall()
         return [RetiredSync(*row) for row in rows if row[0] not in declared]
@@ -370,7 +415,7 @@ class Ledger:
         self._connection.executemany("INSERT OR IGNORE INTO erased_keys VALUES (?)", ((each,) for each in keys))
 
     def _batch(self, run: Run, operation: Operation, number: int, rows: Sequence[Change]) -> Batch:
-        return Batch(run.sync, operation, f"{self._ledger_id}-{number:012d}", tuple(rows))
+        return Batch(declared_name(run.sync), operation, f"{self._ledger_id}-{number:012d}", tuple(rows))
 
     def _sync_number(self, sync: str) -> int:
         return int(self._connection.execute("SELECT id FROM syncs WHERE name = ?", (sync,)).fetchone()[0])
@@ -385,6 +430,13 @@ class Ledger:
 _PEOPLE = {"erased_profiles": "profile_id INTEGER", "erased_keys": "key TEXT", "former_keys": "key TEXT"}
 """Tables of a connection's own: whom a statement is about."""
 _THEIRS = "(profile_id IN (SELECT profile_id FROM erased_profiles) OR key IN (SELECT key FROM erased_keys))"
+
+
+def _is_elsewhere(destination: str, place: str | None, now: str, place_now: str | None) -> bool:
+    """Whether records sent there are not where a run sends now. A place that one of both does not tell is no other place."""
+    return destination != now or (place is not None and place_now is not None and place != place_now)
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -72,6 +72,16 @@ OF_ANOTHER = "duplicate_key"
 SENT_KEYS = {"sync": pl.String(), "destination": pl.String(), "key": pl.String(), "profile_id": pl.Int64()}
 
 
+def set_aside_as(sync: str, destination: str, place: str | None) -> str:
+    """The name under which the ledger keeps what a sync sent to a destination, or a place of it, that it sends to no more."""
+    return f"{sync}@{destination}:{place}" if place else f"{sync}@{destination}"
+
+
+def declared_name(sync: str) -> str:
+    """The name that a destination knows a sync by, which is also that of what was set aside; no declared name has an @."""
+    return sync.partition("@")[0]
+
+
 class Run(NamedTuple):
     """A run of a sync that has begun."""
 
@@ -114,9 +124,11 @@ class RunCounts:
 
 @dataclass(frozen=True)
 class RetiredSync:
-    """A sync that is no longer declared, but has records at its destination."""
+    """A sync that is no longer declared, or not with this destination, but has records there."""
 
     sync: str
     destination: str
     on_delete: str
     acknowledged: int
+    place: str | None = None
+    """Where in the account, for one whose settings say so; see Account.place."""

@@ -16,7 +16,8 @@ PERSONAL_TABLES = ("acknowledged", "intent_rows", "dead_letters", "skips", "log"
 _TABLES = """
 CREATE TABLE meta (ledger_id TEXT NOT NULL);
 CREATE TABLE syncs (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, destination TEXT NOT NULL, on_delete TEXT NOT NULL, retired_at INTEGER
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, destination TEXT NOT NULL, on_delete TEXT NOT NULL, retired_at INTEGER,
+    place TEXT
 );
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY AUTOINCREMENT, sync INTEGER NOT NULL, run_id TEXT NOT NULL, destination TEXT NOT NULL,
@@ -72,6 +73,8 @@ def open_ledger(path: Path) -> sqlite3.Connection:
                 raise LedgerVersionError(
                     f"{path.name} has format {version}, this version reads up to {VERSION}: use a newer version"
                 )
+            elif "place" not in [row[1] for row in connection.execute("PRAGMA table_info(syncs)")]:
+                connection.execute("ALTER TABLE syncs ADD COLUMN place TEXT")  # a ledger from before there was the column
     except BaseException:
         connection.close()
         raise

@@ -22,11 +22,12 @@ from cdp_assets.profiles.schema import TraitColumn, profiles_table
 from cdp_assets.project import Part
 from cdp_assets.run import Run
 from cdp_assets.segments.schema import SEGMENT_CHANGES
-from cdp_resources import sync_log
+from cdp_resources import clock, sync_log
 from cdp_resources.activation import SyncRunSummary, retire_sync, run_sync
 from cdp_resources.destinations.batch import SyncStoppedError
 from cdp_resources.lake import TableSpec
 from cdp_resources.ledger import Ledger
+from cdp_resources.ledger_rows import declared_name
 from cdp_resources.locks import exclusive
 from cdp_resources.secrets import MissingSecretError
 
@@ -248,17 +249,25 @@ def _send(run: Run, sync: SyncSpec, people: _People, ledger: Ledger, run_id: str
 def _retire(run: Run, ledger: Ledger, run_id: str, report: SyncsReport) -> None:
     for each in ledger.retired([sync.sync for sync in run.project.syncs]):
         destination = run.project.destinations.get(each.destination)
+        how = "was removed" if declared_name(each.sync) == each.sync else "sends elsewhere now"
+        if destination is None and each.on_delete != "remove":
+            ledger.retire(each.sync, clock.now())
+            report.retired.append(each.sync)
+            continue
         if destination is None:
-            told = f"was removed, and so was its destination {each.destination}: what it sent stays there"
+            told = f"{how}, and its destination {each.destination} was removed: what it sent stays there"
             report.failures.append(SyncFailure(each.sync, "no_destination", told))
             continue
+        account = destination.account(run.home.outbox)
+        if each.place is not None:
+            account = account.at(each.place)
         try:
-            summary = retire_sync(each, destination.account(run.home.outbox), ledger=ledger, locks=run.home.locks, run_id=run_id)
+            summary = retire_sync(each, account, ledger=ledger, locks=run.home.locks, run_id=run_id)
         except MissingSecretError as error:
             report.failures.append(SyncFailure(each.sync, "missing_secret", str(error)))
             continue
         if summary is not None and summary.status == "down":
-            told = f"was removed, but {each.destination} takes nothing ({summary.reason}): its records are not removed yet"
+            told = f"{how}, but {each.destination} takes nothing ({summary.reason}): its records are not removed yet"
             report.failures.append(SyncFailure(each.sync, summary.reason or "down", told))
         else:
             report.retired.append(each.sync)

@@ -134,7 +134,7 @@ class SyncSpec(Declaration):
     max_removal_share: float = Field(default=0.2, ge=0, le=1)
     """A run that would remove more than this share of the records sends nothing and asks (fewer than 10 never ask)."""
     on_delete: Literal["leave", "remove"] = "leave"
-    """What happens to the records when this declaration is removed."""
+    """What happens to the records when this declaration is removed, or names another destination."""
 
     @model_validator(mode="after")
     def _key_is_a_field(self) -> SyncSpec:

@@ -6,7 +6,7 @@ The `PLUGIN` of each folder beside this file is one of these two shapes. The pip
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -66,6 +66,15 @@ class Account:
         """A channel for one run. Raises MissingSecretError."""
         return self.plugin.open(self)
 
+    @property
+    def place(self) -> str | None:
+        """Where in the account records go, for one whose settings say so: records at another place are others. None: there is one place."""
+        return self.plugin.place(self.settings)
+
+    def at(self, place: str) -> Account:
+        """The account with another place."""
+        return replace(self, settings=self.plugin.at(self.settings, place))
+
     def erase_copies(self, keys: Collection[str]) -> int:
         """Remove records with these keys from what was written on this machine; the number of records removed."""
         return self.plugin.erase_copies(self, keys)
@@ -93,9 +102,27 @@ class Plugin(Protocol):
         """See Account.open."""
         ...
 
+    def place(self, settings: Settings, /) -> str | None:
+        """See Account.place."""
+        ...
+
+    def at(self, settings: Settings, place: str, /) -> Settings:
+        """See Account.at."""
+        ...
+
     def erase_copies(self, account: Account, keys: Collection[str], /) -> int:
         """See Account.erase_copies."""
         ...
+
+
+@dataclass(frozen=True)
+class Places(Generic[S]):
+    """How settings say where records go."""
+
+    of: Callable[[S], str]
+    """The place, as declared."""
+    at: Callable[[S, str], S]
+    """The settings with that place."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +156,12 @@ class HttpPlugin(Generic[S]):
             lambda batch: self.requests(batch, settings, secrets), self.outcome, account.sender(limits), limits.max_attempts
         )
 
+    def place(self, _settings: Settings, /) -> str | None:
+        return None
+
+    def at(self, settings: Settings, _place: str, /) -> Settings:
+        return settings
+
     def erase_copies(self, _account: Account, _keys: Collection[str], /) -> int:
         return 0
 
@@ -144,6 +177,8 @@ class LocalPlugin(Generic[S]):
     """Write a batch durably; the same batch again changes nothing. An OSError means that the place is unavailable."""
     erase: Callable[[S, Path, Collection[str]], int]
     """Remove records by key from what was written."""
+    places: Places[S] | None = None
+    """How the settings say where it writes, so that what was written before they changed is found."""
     example: Mapping[str, object] = field(default_factory=dict)
     """Settings for the documentation."""
 
@@ -152,6 +187,14 @@ class LocalPlugin(Generic[S]):
         assert isinstance(settings, self.settings)
         known: S = settings
         return LocalChannel(lambda batch: self.write(batch, known, account.exports))
+
+    def place(self, settings: Settings, /) -> str | None:
+        assert isinstance(settings, self.settings)
+        return None if self.places is None else self.places.of(settings)
+
+    def at(self, settings: Settings, place: str, /) -> Settings:
+        assert isinstance(settings, self.settings)
+        return settings if self.places is None else self.places.at(settings, place)
 
     def erase_copies(self, account: Account, keys: Collection[str], /) -> int:
         assert isinstance(account.settings, self.settings)

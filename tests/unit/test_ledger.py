@@ -216,7 +216,7 @@ def test_a_removal_can_be_requested_for_people_and_is_forgotten_when_they_are_se
 def test_a_removed_sync_is_found_until_it_has_met_its_fate(ledger: Ledger) -> None:
     send(ledger, ledger.begin_run("vips", "crm", "r1", NOON, "remove"), {"a": "delivered"})
     ledger.begin_run("empty", "crm", "r1", NOON)
-    assert [tuple(vars(each).values()) for each in ledger.retired({"other"})] == [("vips", "crm", "remove", 1)]
+    assert [tuple(vars(each).values()) for each in ledger.retired({"other"})] == [("vips", "crm", "remove", 1, None)]
     assert ledger.retired({"vips"}) == []
     ledger.retire("vips", NOON)
     assert ledger.retired(set()) == []
@@ -224,6 +224,52 @@ def test_a_removed_sync_is_found_until_it_has_met_its_fate(ledger: Ledger) -> No
     assert [each.on_delete for each in ledger.retired(set())] == ["remove"], "a run that does not say changes no fate"
     ledger.begin_run("vips", "crm", "r3", NOON, "leave")
     assert [each.on_delete for each in ledger.retired(set())] == ["leave"]
+
+
+def test_what_was_sent_elsewhere_is_set_aside_with_its_fate_and_comes_back(ledger: Ledger) -> None:
+    run = ledger.begin_run("vips", "crm", "r1", NOON, "remove")
+    send(ledger, run, {"a": "delivered", "b": "refused"})
+    [open_at_a_crash] = ledger.record_intents(run, [("upsert", [change("c", 3)])], NOON)
+    run = ledger.begin_run("vips", "mail", "r2", NOON, "leave")
+    assert acknowledged(ledger) == {}
+    assert ledger.refused("vips").is_empty()
+    assert ledger.unresolved(run) == [], "what may be at the one destination is not sent to the other under its key"
+    assert [tuple(vars(each).values()) for each in ledger.retired({"vips"})] == [("vips@crm", "crm", "remove", 2, None)]
+    assert ledger.sent_keys([7]).rows() == [("vips@crm", "crm", "a", 7), ("vips@crm", "crm", "c", 7)]
+    assert ledger.sync_runs()["sync"].to_list() == ["vips", "vips"]
+    assert ledger.syncs() == ["vips"]
+    send(ledger, run, {"d": "delivered"})
+    aside = ledger.begin_run("vips@crm", "crm", "r3", NOON, None)
+    assert [each.on_delete for each in ledger.retired({"vips"})] == ["remove"], "a run that does not know the fate keeps it"
+    [intent] = ledger.record_intents(aside, [("delete", [change("a", None)])], NOON)
+    assert intent.batch.sync == "vips", "a destination knows its records by the declared name"
+    ledger.record_outcomes(aside, [(intent, [RowOutcome("a", "delivered", 1)])], NOON)
+    run = ledger.begin_run("vips", "crm", "r4", NOON)
+    assert acknowledged(ledger) == {"c": None}
+    assert [each.number for each in ledger.unresolved(run)] == [open_at_a_crash.number]
+    assert [(each.sync, each.acknowledged) for each in ledger.retired({"vips"})] == [("vips@mail", 1)]
+
+
+def test_another_place_of_an_account_is_another_destination_and_an_unknown_one_is_not(ledger: Ledger) -> None:
+    send(ledger, ledger.begin_run("vips", "exports", "r1", NOON), {"a": "delivered"})
+    ledger.begin_run("vips", "exports", "r2", NOON, place="")
+    assert acknowledged(ledger) == {"a": 1}, "a ledger from before places were noted"
+    ledger.begin_run("vips", "exports", "r3", NOON, place="partner")
+    assert acknowledged(ledger) == {}
+    assert [(each.sync, each.place) for each in ledger.retired({"vips"})] == [("vips@exports", "")]
+    assert ledger.places("exports") == ["", "partner"]
+    ledger.begin_run("vips", "exports", "r4", NOON, place="")
+    assert acknowledged(ledger) == {"a": 1}
+
+
+def test_a_ledger_from_before_places_were_noted_is_taken_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as before:
+        send(before, begin(before), {"a": "delivered"})
+        before._connection.execute("ALTER TABLE syncs DROP COLUMN place")
+    with Ledger(path) as ledger:
+        assert acknowledged(ledger) == {"a": 1}
+        begin(ledger, "r2")
 
 
 def test_an_erased_person_is_in_no_byte_of_the_ledger(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cdp_assets import pipeline
 from cdp_assets.destination_syncs import layer as destination_syncs
 from cdp_assets.project import Project
 from cdp_assets.run import Run
+from cdp_cli.erase import erase
 from cdp_cli.profile import profile
 from cdp_resources.home import Home
 from cdp_resources.ledger import Ledger
@@ -76,3 +78,40 @@ def test_the_record_of_a_person_who_merged_and_left_is_still_theirs(tmp_path: Pa
         assert [(each["sync"], each["key"]) for each in json.loads(shown.stdout)["sent"]] == [("letters", ANN)]
         step(home, project, 11, {"type": "page", "userId": "ann", "name": "Preferences", **consent(False)})
         assert vendor.state("letters") == {}
+
+
+def test_records_at_a_former_destination_are_erased_there_and_removed_if_that_was_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {
+        **LETTERS,
+        "destinations/mail.yaml": LETTERS["destinations/crm.yaml"].replace("crm", "mail").replace("CDP_TEST", "MAIL"),
+    }
+    with WebhookVendor() as crm, WebhookVendor() as mail:
+        monkeypatch.setenv("CDP_TEST_URL", crm.url)
+        monkeypatch.setenv("MAIL_URL", mail.url)
+        monkeypatch.setenv("CDP_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("CDP_CONFIG", str(tmp_path / "config"))
+        home, project = Home(tmp_path / "home"), shop.write_config(tmp_path / "config", shared)
+        looked = {"type": "track", "event": "Looked", **consent(True)}
+        told = [{"type": "identify", "userId": each, "traits": {"email": f"{each}@mail.example"}} for each in ("ann", "bob")]
+        step(home, project, 1, *told, *({**looked, "userId": each} for each in ("ann", "bob")))
+        file = tmp_path / "config" / "syncs" / "letters.yaml"
+        file.write_text(file.read_text().replace("destination: crm", "destination: mail"))
+        step(home, Project.load(tmp_path / "config"), 1)
+        assert sorted(mail.state("letters")) == sorted(crm.state("letters")) == [ANN, "bob@mail.example"]
+        result = CliRunner().invoke(erase, ["--yes", ANN])
+        assert result.exit_code == 0, result.output
+        assert list(mail.state("letters")) == list(crm.state("letters")) == ["bob@mail.example"]
+        file.write_text(file.read_text().replace("destination: mail", "destination: crm") + "on_delete: remove\n")
+        back = Project.load(tmp_path / "config")
+        run = Run(home, back, shop.START + timedelta(days=1, minutes=9))
+        report = destination_syncs.update(run, pipeline.profile_columns(back), "back", retires=True)
+        assert (report.failures, report.retired) == ([], ["letters@mail"])
+        assert [each.counts.upserts for each in report.summaries if each.sync == "letters"] == [0], "crm has it still"
+        file.unlink()
+        report = destination_syncs.update(
+            replace(run, project=Project.load(tmp_path / "config")), [], "gone", only=(), retires=True
+        )
+        assert (report.failures, report.retired) == ([], ["letters"])
+        assert (list(mail.state("letters")), crm.state("letters")) == (["bob@mail.example"], {})

@@ -310,6 +310,36 @@ def test_a_removed_sync_leaves_or_removes_its_records_as_declared(world: World) 
     assert (world.at_vendor(), world.ledger.retired(set())) == (people(12), [])
 
 
+def test_another_destination_gets_everything_and_the_former_one_what_was_declared_for_its_records(world: World) -> None:
+    world.run(people(12), spec(on_delete="remove"))
+    with WebhookVendor() as mail:
+        account = replace(world.account(mail.url), name="mail")
+        summary = world.run(people(12), spec(destination="mail"), account=account)
+        assert (summary.counts.upserts, mail.state("vips").keys()) == (12, people(12).keys())
+        world.run(people(12), spec(destination="mail"), account=account, not_allowed=frozenset({"k1"}))
+        assert "k1" not in mail.state("vips")
+        assert world.ledger.sent_keys([1])["destination"].to_list() == ["crm"]
+        [retired] = world.ledger.retired({"vips"})
+        ended = retire_sync(retired, world.account(), ledger=world.ledger, locks=world.folder / "locks", run_id="end")
+        assert ended is not None
+        assert (ended.status, world.at_vendor(), world.ledger.retired({"vips"})) == ("done", {}, [])
+        assert len(mail.state("vips")) == 11
+    assert world.run(people(12)).counts.upserts == 12
+    assert world.at_vendor() == people(12)
+
+
+def test_files_that_were_written_to_a_former_folder_are_erased_too(world: World) -> None:
+    files = plugin("files")
+    account = Account("exports", files, files.settings.model_validate({"folder": "a"}), LIMITS, world.folder / "exports")
+    world.run(people(3), account=account)
+    account = account.at("b")
+    assert world.run(people(3), account=account).counts.upserts == 3
+    written = sorted((world.folder / "exports").rglob("*.ndjson"))
+    assert [path.relative_to(world.folder / "exports").parts[:2] for path in written] == [("a", "vips"), ("b", "vips")]
+    forget_people([2], ["k2"], [account], ledger=world.ledger, locks=world.folder / "locks")
+    assert [(b"k2" in path.read_bytes(), b"k1" in path.read_bytes()) for path in written] == [(False, True)] * 2
+
+
 def test_a_person_who_asked_to_be_erased_is_removed_everywhere_and_then_forgotten(world: World) -> None:
     declared = spec("upsert")
     world.run(people(5), declared)

@@ -6,6 +6,7 @@ the order of their names has the present state: lines are `{"operation", "key", 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from cdp_resources.destinations.batch import Batch, Verdict
-from cdp_resources.destinations.plugin import LocalPlugin, Settings
+from cdp_resources.destinations.plugin import LocalPlugin, Places, Settings
 from cdp_resources.durable_files import PARTIAL, replace_file
 
 
@@ -21,7 +22,7 @@ class FilesSettings(Settings):
     """Where files go."""
 
     folder: str | None = None
-    """Folder, relative ones inside the exports of `CDP_HOME`, by default the exports themselves. Erasure rewrites its files."""
+    """Folder, relative ones inside the exports of `CDP_HOME`, by default the exports themselves. Erasure rewrites its files, also those in a folder that was named before."""
 
 
 class _Line(msgspec.Struct):
@@ -64,6 +65,15 @@ def erase(settings: FilesSettings, exports: Path, keys: Collection[str]) -> int:
     return removed
 
 
+def _place(settings: FilesSettings) -> str:
+    """As declared: the exports of a home that was moved are the same place."""
+    return os.path.normpath(settings.folder) if settings.folder else ""
+
+
+def _at(settings: FilesSettings, place: str) -> FilesSettings:
+    return settings.model_copy(update={"folder": place or None})
+
+
 def _folder(settings: FilesSettings, exports: Path) -> Path:
     return exports / Path(settings.folder or "").expanduser()
 
@@ -78,5 +88,6 @@ PLUGIN = LocalPlugin(
     max_batch_rows=10_000,
     write=write,
     erase=erase,
+    places=Places(_place, _at),
     example={"folder": "crm"},
 )
