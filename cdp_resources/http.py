@@ -134,7 +134,7 @@ def _as_declared(prepared: requests.PreparedRequest) -> requests.PreparedRequest
     """
     user, password = get_auth_from_url(prepared.url or "")
     if (user or password) and "Authorization" not in prepared.headers:
-        return HTTPBasicAuth(user, password)(prepared)
+        prepared = HTTPBasicAuth(user, password)(prepared)
     return prepared
 
 
