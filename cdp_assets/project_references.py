@@ -22,6 +22,7 @@ from cdp_assets.raw_events.spec import HttpSource, WebhookSource
 from cdp_assets.segments.spec import AllOf, AnyOf, Condition, Did, DidNot, InSegment, Not, SegmentSpec, TraitCondition
 from cdp_assets.yaml_positions import Step
 from cdp_resources.destinations import plugin
+from cdp_resources.lake import VERSION_COLUMNS
 from cdp_resources.secrets import SecretRef
 
 Path = tuple[Step, ...]
@@ -29,8 +30,8 @@ Path = tuple[Step, ...]
 PROFILE_TIMES = ("first_seen_at", "last_seen_at")
 """Columns of profiles that conditions and syncs may use like traits."""
 
-RESERVED_TRAITS = ("profile_id", *PROFILE_TIMES, "valid_from", "valid_to", "bucket", "segment", "as_of")
-"""Names that no trait may take: columns that profiles have, or that stand beside them in queries."""
+RESERVED_TRAITS = ("profile_id", *PROFILE_TIMES, "valid_from", "valid_to", "bucket", "segment", "as_of", *VERSION_COLUMNS)
+"""Names that no trait may take: columns that profiles have, that are stored with every version of a row, or that stand beside them in queries."""
 
 
 ALLOWED_PURPOSES = "allowed_purposes"
@@ -288,7 +289,8 @@ def _unfit_comparisons(declared: Declared, traits: Mapping[str, TraitSpec]) -> I
 def _reserved_traits(loaded: Loaded) -> Iterator[Mistake]:
     for declared in loaded.of("trait"):
         if declared.name in RESERVED_TRAITS:
-            message = f"trait: {declared.name!r} is a name that traits cannot have; nor can {', '.join(RESERVED_TRAITS)}"
+            others = ", ".join(name for name in RESERVED_TRAITS if name != declared.name)
+            message = f"trait: {declared.name!r} is a name that traits cannot have; nor can {others}; any other will do"
             yield declared.mistake(("trait",), message)
 
 

@@ -96,8 +96,9 @@ def _values(facts: Sequence[pl.DataFrame], column: TraitColumn) -> pl.DataFrame:
     if not column.is_trusted_first:
         every = facts[0] if len(facts) == 1 else pl.concat(facts)
         return every.group_by("profile_id").agg(value)
-    found = [each.group_by("profile_id").agg(value).with_columns(rank=pl.lit(rank)) for rank, each in enumerate(facts)]
-    return pl.concat(found).sort("rank").unique("profile_id", keep="first", maintain_order=True).drop("rank")
+    # The order of the parts is that of trust. A column for it would be one whose name a trait may have.
+    by_trust = pl.concat([each.group_by("profile_id").agg(value) for each in facts])
+    return by_trust.unique("profile_id", keep="first", maintain_order=True)
 
 
 def _aggregate(column: TraitColumn) -> pl.Expr:

@@ -186,8 +186,16 @@ CASES: list[tuple[str, str, list[str]]] = [
         "traits/first_seen_at.yaml",
         "trait: first_seen_at\ndescription: x\nkind: count\n",
         [
-            "1: trait: 'first_seen_at' is a name that traits cannot have; nor can profile_id, first_seen_at, last_seen_at,"
-            " valid_from, valid_to, bucket, segment, as_of"
+            "1: trait: 'first_seen_at' is a name that traits cannot have; nor can profile_id, last_seen_at, valid_from, valid_to,"
+            " bucket, segment, as_of, version, version_at, is_deleted, tier; any other will do"
+        ],
+    ),
+    (
+        "traits/tier.yaml",
+        "trait: tier\ndescription: x\nkind: latest\nvalue: traits.tier\n",
+        [
+            "1: trait: 'tier' is a name that traits cannot have; nor can profile_id, first_seen_at, last_seen_at, valid_from,"
+            " valid_to, bucket, segment, as_of, version, version_at, is_deleted; any other will do"
         ],
     ),
     (
