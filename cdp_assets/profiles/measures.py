@@ -12,7 +12,8 @@ from cdp_assets.profiles.schema import FACTS, MICRO, Measure
 from cdp_resources import json_paths
 
 COLUMNS = ("user_id", "anonymous_id", "previous_id", "group_id")
-_LIMIT = 9.2e12
+_LARGEST = 9.2e12
+"""Greatest number, either way, that counts: its millionths fit into 64 bits."""
 
 
 def facts(
@@ -99,7 +100,7 @@ def _one(rows: pl.DataFrame, measure: Measure, texts: pl.DataFrame | None = None
     if measure.take == "number":
         micro = np.rint(frame["value"].cast(pl.Float64, strict=False).to_numpy() * MICRO)
         series = pl.Series("number", micro, dtype=pl.Float64)
-        series = series.set(series.is_nan() | (series.abs() > _LIMIT * MICRO).fill_null(True), None).cast(pl.Int64)
+        series = series.set(series.is_nan() | (series.abs() > _LARGEST * MICRO).fill_null(True), None).cast(pl.Int64)
         frame = frame.with_columns(number=series).filter(pl.col("number").is_not_null())
         number = pl.col("number")
     elif measure.take == "text":

@@ -8,11 +8,13 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from cdp_assets.money import LARGEST
 from cdp_assets.profiles.schema import MICRO, Measure, TraitColumn, condition_column
 from cdp_assets.profiles.spec import TraitSpec
 
 TEXT_KINDS = ("latest", "first", "last")
 NOTHING_KEPT: Mapping[str, int | None] = {}
+_EXACT_IN_A_FLOAT = 2**53
 
 
 def trait_column(
@@ -74,11 +76,17 @@ def profiles(
         frame = frame.join(values, on="profile_id", how="left", maintain_order="left")
     for column in columns:
         if column.kind == "sum" and column.minor_units is None:
-            # By numpy: Polars multiplies by the reciprocal, which is off in the last digit.
-            exact = frame[column.name].fill_null(0).to_numpy() / MICRO
-            frame = frame.with_columns(pl.Series(column.name, exact, dtype=pl.Float64))
+            frame = frame.with_columns(_in_units(frame[column.name].fill_null(0)))
     zero = [column.name for column in columns if column.kind in ("count", "sum")]
     return frame.with_columns(pl.col(zero).fill_null(0)).cast({column.name: column.dtype for column in columns})
+
+
+def _in_units(millionths: pl.Series) -> pl.Series:
+    """Totals of millionths (Int128) as float64, rounded once."""
+    # By numpy: Polars multiplies by the reciprocal, which is off in the last digit.
+    units = pl.Series(millionths.name, millionths.cast(pl.Float64).to_numpy() / MICRO)
+    large = (millionths.abs() > _EXACT_IN_A_FLOAT).arg_true()
+    return units.scatter(large, [total / MICRO for total in millionths.gather(large)])
 
 
 def _counting(facts: pl.DataFrame, window: int | None, keep_days: int | None, as_of: date) -> pl.DataFrame:
@@ -106,13 +114,13 @@ def _aggregate(column: TraitColumn) -> pl.Expr:
     if column.kind == "count":
         return pl.len().cast(pl.Int64)
     if column.kind == "sum":
-        total: pl.Expr = pl.col("number").sum()
+        total: pl.Expr = pl.col("number").cast(pl.Int128).sum()
         if column.minor_units is not None:
             unit = 10 ** (6 - column.minor_units)
             whole: pl.Expr = total // unit
             twice: pl.Expr = total % unit * 2
             is_up: pl.Expr = (twice > unit) | ((twice == unit) & (whole % 2 == 1))
-            return whole + is_up.cast(pl.Int64)
+            return (whole + is_up.cast(pl.Int128)).clip(-LARGEST, LARGEST).cast(pl.Int64)
         return total
     if column.kind == "first_event_at":
         return pl.col("at").min()

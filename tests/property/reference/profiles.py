@@ -12,6 +12,8 @@ from tests.property.reference.identity import Identity
 from tests.property.reference.values import Row, at, day, float_of, is_within
 
 MICRO = 10**6
+LARGEST_NUMBER = 9.2e12
+LARGEST_TOTAL = 2**63 - 1
 EXPONENTS = {
     **dict.fromkeys(
         ["BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"], 0
@@ -139,11 +141,12 @@ def _sum(trait: TraitSpec, matching: list[Row]) -> int | float:
         if trait.currency is not None and at(row, trait.currency_at) != trait.currency:
             continue
         number = float_of(value_of(trait, row))
-        if number is not None:
+        if number is not None and abs(number * MICRO) <= LARGEST_NUMBER * MICRO:
             total += round(number * MICRO)
     if trait.currency is None:
         return total / MICRO
-    return rounded(total * 10 ** EXPONENTS.get(trait.currency, 2), MICRO)
+    units = rounded(total * 10 ** EXPONENTS.get(trait.currency, 2), MICRO)
+    return max(-LARGEST_TOTAL, min(units, LARGEST_TOTAL))
 
 
 def rounded(dividend: int, divisor: int) -> int:
