@@ -299,7 +299,8 @@ def _write(
     touched = None
     if keys is not None:
         people = solution.nodes.filter(~pl.col("is_shared"))
-        before = tables.map.current(people.select("identifier_id")).filter(~pl.col("is_shared"))
+        # Also of those who are shared now: when all members of a profile become so, nobody else tells of it, and its merges must go.
+        before = tables.map.current(solution.nodes.select("identifier_id")).filter(~pl.col("is_shared"))
         touched = pl.concat([before["profile_id"], people["profile_id"]]).unique().alias("profile_id").to_frame()
     tables.merges.put(merges, touched, run.as_of)
     run.checkpoint("identity_merges")
