@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 from pydantic import Field, model_validator
 
-from cdp_assets.declaration import Declaration, Path
+from cdp_assets.declaration import Bound, Declaration, Path
 
 
 class PropertyFilter(Declaration):
@@ -17,12 +17,12 @@ class PropertyFilter(Declaration):
     """Equal to."""
     is_not: str | float | bool | None = None
     """Different from, or missing."""
-    in_: tuple[str | float, ...] | None = Field(default=None, alias="in")
+    in_: tuple[str | float | bool, ...] | None = Field(default=None, alias="in", min_length=1)
     """One of."""
-    at_least: float | None = None
-    at_most: float | None = None
-    greater_than: float | None = None
-    less_than: float | None = None
+    at_least: Bound | None = None
+    at_most: Bound | None = None
+    greater_than: Bound | None = None
+    less_than: Bound | None = None
     contains: str | None = None
     """Holds this text."""
     exists: bool | None = None

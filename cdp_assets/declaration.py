@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Declaration(BaseModel):
@@ -17,23 +17,41 @@ class Declaration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+LONGEST_DAYS = 36_500
+"""A hundred years. Counting back further ends before the calendar does."""
+
+
 def _days(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a window is whole days, such as 30d")
     if isinstance(value, str):
-        found = re.fullmatch(r"(\d+)\s*d", value.strip())
+        found = re.fullmatch(r"([0-9]+)\s*d", value.strip())
         if not found:
             raise ValueError("a window is whole days, such as 30d")
-        return int(found[1])
+        return int(found[1][:9])  # as many digits are too many days already, and Python reads no thousands of them
     return value
 
 
-def _positive(value: int) -> int:
+def _within_the_calendar(value: int) -> int:
     if value < 1:
         raise ValueError("a window is at least 1d")
+    if value > LONGEST_DAYS:
+        raise ValueError(f"a window is at most {LONGEST_DAYS}d")
     return value
 
 
-Days = Annotated[int, BeforeValidator(_days), AfterValidator(_positive)]
-"""A window of whole UTC days, written `30d`."""
+Days = Annotated[int, BeforeValidator(_days), AfterValidator(_within_the_calendar)]
+"""A window of whole UTC days, written `30d`; `36500d` at most."""
+
+
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is no number; `is`, `is_not` and `in` compare with true and false")
+    return value
+
+
+Bound = Annotated[float, BeforeValidator(_no_truth_value), Field(allow_inf_nan=False)]
+"""A number that values are compared with. `true` would be read as 1."""
 
 
 def _pattern(value: str) -> str:

@@ -22,7 +22,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]
 
-WINDOW: Schema = {"type": "string", "pattern": r"^\s*[1-9]\d*\s*d\s*$", "examples": ["30d"]}
+WINDOW: Schema = {"type": "string", "pattern": r"^\s*[1-9]\d{0,4}\s*d\s*$", "examples": ["30d"]}
 """A window as it is written; a bare number of days is taken as well."""
 
 
@@ -32,7 +32,7 @@ class _AsWritten(GenerateJsonSchema):
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
         inner = super().function_before_schema(schema)
         if schema["function"]["function"] is declaration.Days.__metadata__[0].func:  # type: ignore[attr-defined]
-            return {"anyOf": [WINDOW, {"type": "integer", "minimum": 1}]}
+            return {"anyOf": [WINDOW, {"type": "integer", "minimum": 1, "maximum": declaration.LONGEST_DAYS}]}
         return inner
 
 

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from cdp_assets.declaration import Declaration
+from cdp_assets.declaration import LONGEST_DAYS, Declaration
 from cdp_assets.kafka_cluster import KafkaCluster, Topic
 from cdp_resources.secrets import SecretRef
 
@@ -71,7 +71,7 @@ class SettingsSpec(Declaration):
 
     dedupe_window_hours: int = Field(default=168, ge=0, le=8784)
     """A message is a duplicate of one whose batch was received at most this many hours before, with the same source and message id."""
-    inbox_retention_days: int = Field(default=7, ge=1)
+    inbox_retention_days: int = Field(default=7, ge=1, le=LONGEST_DAYS)
     """Sealed inbox files are kept this long after they were read; older hours can't be read again."""
     default_currency: str = Field(default="EUR", pattern="^[A-Z]{3}$")
     """Currency of reports."""

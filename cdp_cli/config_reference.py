@@ -28,6 +28,7 @@ All of `config/`, kind by kind. `cdp validate` checks it and says every mistake 
 
 YAML is read by version 1.2's rules: `true` and `false` are the only truth values, and dates are texts. Anchors and `<<` work; tags and several
 documents in a file do not. Files whose names start with a dot, and README.md, are ignored; anything else that is not a declaration is a mistake.
+A window is whole UTC days, at least `1d` and at most `36500d`.
 """
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cdp_assets.declaration import Declaration, Name, Path, Pattern
+from cdp_assets.phone_region import PhoneRegion
 
 
 class LinkSpec(Declaration):
@@ -16,7 +17,7 @@ class LinkSpec(Declaration):
     """Column of enriched_events with the identifier; `linked_user_id` for ids of persons."""
     at: Name = "linked_at"
     """Column that says when the link was followed. A link that does not say so joins nobody."""
-    stale_after_minutes: int = Field(default=2, ge=1)
+    stale_after_minutes: int = Field(default=2, ge=1, le=525_600)
     """How far from the event that may be. A link that is passed on to others is mostly opened later, and must not make them one person."""
 
 
@@ -29,8 +30,9 @@ class IdentifierSpec(Declaration):
     """Where values of this type stand in an event, in order."""
     normalise: Literal["none", "lower", "email", "phone"] = "none"
     """How a value is brought to its one form; an invalid e-mail address or phone number is no identifier."""
-    default_region: str | None = None
-    """Two-letter region of phone numbers written without a country code; without it such numbers are dropped."""
+    default_region: PhoneRegion | None = None
+    """Country of phone numbers written without a country code, in two capital letters, such as `DE`, or `GB` for the United Kingdom; without it
+    such numbers are dropped."""
     blocked: tuple[Pattern, ...] = ()
     """Patterns of values that identify nobody, matched against the whole normalised value."""
     limit: int | None = Field(default=None, ge=1)

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from cdp_assets.comparison import PropertyFilter, one_comparison
-from cdp_assets.declaration import Days, Declaration, Name
+from cdp_assets.declaration import Bound, Days, Declaration, Name
 
 
 class AllOf(Declaration):
@@ -35,11 +35,11 @@ class TraitCondition(Declaration):
     """The trait."""
     is_: str | float | bool | None = Field(default=None, alias="is")
     is_not: str | float | bool | None = None
-    in_: tuple[str | float, ...] | None = Field(default=None, alias="in")
-    at_least: float | None = None
-    at_most: float | None = None
-    greater_than: float | None = None
-    less_than: float | None = None
+    in_: tuple[str | float | bool, ...] | None = Field(default=None, alias="in", min_length=1)
+    at_least: Bound | None = None
+    at_most: Bound | None = None
+    greater_than: Bound | None = None
+    less_than: Bound | None = None
     contains: str | None = None
     exists: bool | None = None
     within: Days | None = None

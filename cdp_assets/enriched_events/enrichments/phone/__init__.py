@@ -11,10 +11,10 @@ from importlib.metadata import version
 import phonenumbers
 import polars as pl
 from phonenumbers import PhoneNumberType
-from pydantic import field_validator
 
 from cdp_assets.declaration import Declaration
 from cdp_assets.enriched_events.enrichments import Output
+from cdp_assets.phone_region import PhoneRegion
 
 INPUTS = {"traits": "traits.phone", "context": "context.traits.phone", "properties": "properties.phone"}
 
@@ -43,15 +43,8 @@ _INVALID: Told = (None, None, None, False)
 class Settings(Declaration):
     """Settings of phone."""
 
-    default_region: str | None = None
+    default_region: PhoneRegion | None = None
     """Country, such as DE, of numbers that are written without `+` and country code. Left out: those are not valid."""
-
-    @field_validator("default_region")
-    @classmethod
-    def _is_region(cls, value: str | None) -> str | None:
-        if value is not None and value not in phonenumbers.SUPPORTED_REGIONS:
-            raise ValueError(f"{value!r} is no country with telephone numbers; use two capital letters, such as DE")
-        return value
 
 
 def reference_version() -> str:
