@@ -1,6 +1,7 @@
 """Which revision of each batch a table holds, and under which rules and code it was made.
 
-Written after the commit that it tells of; a crash between is made good when the layer is next written.
+Written after the commit that it tells of; a crash between is made good when the layer is next written. For that a manifest keeps, as marks of its
+own commits, the version of each table of which it has told everything.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 import polars as pl
 
 from cdp_assets.run import Run
-from cdp_resources.lake import CURSOR, Table, TableSpec
+from cdp_resources.lake import CURSOR, REDO_LAST, Table, TableSpec
+from cdp_resources.row_changes import replaced_batches
 
 COLUMNS: dict[str, pl.DataType] = {
     "batch_seq": pl.Int64(),
@@ -28,9 +30,19 @@ def manifest_table(layer: str) -> TableSpec:
 
 
 def record(
-    run: Run, layer: str, tables: Sequence[Table], seqs: Sequence[int], rules: str, changed: Mapping[str, Collection[int]]
+    run: Run,
+    layer: str,
+    tables: Sequence[Table],
+    seqs: Sequence[int],
+    rules: str,
+    changed: Mapping[str, Collection[int]],
+    *,
+    is_all: bool = True,
 ) -> None:
-    """Note what tables hold of these batches now; `changed` names by table the batches whose rows became others."""
+    """Note what tables hold of these batches now; `changed` names by table the batches whose rows became others.
+
+    `is_all`: with this everything is told that was committed to the tables so far.
+    """
     manifest = run.lake.table(manifest_table(layer))
     known = manifest.read(seqs) if min(seqs) <= manifest.cursor else manifest.read(()).clear()
     latest = known.group_by("batch_seq", "table").agg(pl.col("revision").max())
@@ -61,13 +73,28 @@ def record(
         .collect()
     )
     if fresh.height:
-        manifest.write(fresh, {CURSOR: max(manifest.cursor, *seqs)})
+        versions = {_version_of(table): table.version for table in tables} if is_all else {}
+        manifest.write(fresh, {CURSOR: max(manifest.cursor, *seqs), **versions})
         manifest.tidy()
 
 
 def make_good(run: Run, layer: str, tables: Sequence[Table], primary: Table, known_seqs: Sequence[int], rules: str) -> None:
-    """Note the batches that were committed when a crash kept their manifest from being written."""
+    """Note the batches that were committed, for the first time or again, when a crash kept their manifest from being written."""
     manifest = run.lake.table(manifest_table(layer))
-    missed = [seq for seq in known_seqs if manifest.cursor < seq <= primary.cursor]
-    if missed:
-        record(run, layer, tables, missed, rules, {})
+    missed = {seq for seq in known_seqs if manifest.cursor < seq <= primary.cursor}
+    again: dict[str, frozenset[int]] = {}
+    if primary.mark(REDO_LAST) >= 0:  # which is what a run leaves that died while it made batches again
+        told = {table: manifest.mark(_version_of(table)) for table in tables}
+        # A manifest of an older program does not say how far it has told, and then nothing can be said.
+        replaced = {table.spec.name: replaced_batches(table.handle, version) for table, version in told.items() if version >= 0}
+        again = {
+            name: frozenset(seq for seq in known_seqs if seq in batches and seq <= primary.cursor)
+            for name, batches in replaced.items()
+        }
+    seqs = sorted(missed.union(*again.values()))
+    if seqs:
+        record(run, layer, tables, seqs, rules, again)
+
+
+def _version_of(table: Table) -> str:
+    return f"{table.spec.name}_version"

@@ -1,8 +1,11 @@
-"""Which rows of a table differ from those that are to take their place. Pure; what is written of it is decided by lake.py."""
+"""Which rows of a table differ from those that are to take their place, and which batches took others' place before. Nothing is written here."""
 
 from __future__ import annotations
 
+import re
+
 import polars as pl
+from deltalake import DeltaTable
 
 
 def other_batches(old: pl.DataFrame, new: pl.DataFrame) -> frozenset[int]:
@@ -17,6 +20,18 @@ def other_batches(old: pl.DataFrame, new: pl.DataFrame) -> frozenset[int]:
     return frozenset(
         seq for seq in {*before, *after} if seq not in before or seq not in after or not before[seq].equals(after[seq])
     )
+
+
+def replaced_batches(handle: DeltaTable, since: int) -> frozenset[int]:
+    """The batches whose rows commits after the version `since` replaced, as far as the log of the table still goes."""
+    newer = handle.version() - since
+    found: set[int] = set()
+    for commit in handle.history(newer) if newer > 0 else ():
+        told = commit.get("operationParameters", {})
+        if commit.get("operation") == "WRITE" and told.get("mode") == "Overwrite":
+            # `batch_seq = 1 OR batch_seq = 2` or `batch_seq IN (1, 2)`: the numbers in it are those of the batches.
+            found.update(int(number) for number in re.findall(r"\d+", told.get("predicate") or ""))
+    return frozenset(found)
 
 
 def differing(new: pl.DataFrame, old: pl.DataFrame, keys: list[str], columns: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -235,7 +235,7 @@ def _note_revisions(run: Run, tables: dict[str, TableSpec], removed: dict[str, i
         changed = {name: seqs if removed.get(name, 0) else () for name in names}
         if seqs and any(changed.values()):
             held = [run.lake.table(tables[name]) for name in names]
-            manifest.record(run, layer, held, seqs, "erasure", changed)
+            manifest.record(run, layer, held, seqs, "erasure", changed, is_all=False)
             run.checkpoint(f"{layer} manifest")
 
 
