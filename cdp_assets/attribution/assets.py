@@ -10,6 +10,7 @@ from cdp_assets.attribution import checks
 from cdp_assets.attribution.layer import update
 from cdp_assets.attribution.schema import ATTRIBUTION_CREDIT, CONVERSION_EVENTS, LAYER, TOUCH_EVENTS
 from cdp_assets.identity_graph.schema import IDENTITY_MAP
+from cdp_assets.money import LARGEST
 from cdp_resources.resources import CdpResource
 
 TOUCHPOINTS = "touchpoints"
@@ -85,7 +86,8 @@ def build(declared: Declared) -> Sequence[dg.AssetsDefinition]:
 
 
 def _by_channel(credit: pl.DataFrame) -> pl.DataFrame:
-    """[channel, currency, <model>…]: minor units that each model gives to each channel."""
-    sums = credit.group_by("channel", "currency", "model").agg(pl.col("value").sum())
+    """[channel, currency, <model>…]: minor units that each model gives to each channel; at most, either way, what 64 bits hold."""
+    total = pl.col("value").cast(pl.Int128).sum().clip(-LARGEST, LARGEST).cast(pl.Int64)
+    sums = credit.group_by("channel", "currency", "model").agg(value=total)
     wide = sums.sort("model").pivot(on="model", index=["channel", "currency"], values="value", aggregate_function="sum")
     return wide.sort("channel", "currency")

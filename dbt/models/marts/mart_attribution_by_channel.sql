@@ -31,7 +31,7 @@ select
     campaign,
     currency,
     coalesce(conversions, 0)::double as conversions,
-    value::bigint as value,
+    {{ held('value') }} as value,
     value / nullif(sum(value) over (partition by model, currency), 0) as value_share
 from totals
 order by model, currency, value desc, channel, campaign
