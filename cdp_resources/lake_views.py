@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from cdp_resources.lake import CURSOR, EPOCH, Lake, Table, TableSpec
+from cdp_resources.table_columns import has_added_columns
 
 SCHEMA = "lake"
 """Schema of the views by physical table."""
@@ -50,6 +51,8 @@ class Snapshot:
     """(partition, path) of every file."""
     stored: frozenset[str] = frozenset()
     """Columns that the stored table has in the declared type."""
+    is_even: bool = True
+    """Whether every file has all declared columns, in the declared types."""
     state: dict[str, int | None] = field(default_factory=dict)
     """Columns of lake_tables after layer and table_name."""
 
@@ -105,7 +108,11 @@ def _snapshot(lake: Lake, spec: TableSpec) -> Snapshot:
     state = dict(zip(STATE_COLUMNS, [*marks, *map(int, sums)], strict=True))
     partitions = files["partition"].cast(pl.String)
     return Snapshot(
-        spec, tuple((part, str(path / file)) for part, file in zip(partitions, files["path"], strict=True)), stored, state
+        spec,
+        tuple((part, str(path / file)) for part, file in zip(partitions, files["path"], strict=True)),
+        stored,
+        not spec.loose and stored >= spec.schema.keys() and not has_added_columns(handle),
+        state,
     )
 
 
@@ -161,9 +168,9 @@ def _rows(snapshot: Snapshot, columns: list[str], tiers: Sequence[str] | None = 
     if partition is not None:
         kind = sql_type(spec.schema[partition])
         options += f", hive_partitioning = true, hive_types = {{{quoted(partition)}: {kind}}}"
-    if not spec.loose:
+    if snapshot.is_even:
         return f"SELECT {_list(columns)} FROM read_parquet([{', '.join(map(quoted, paths))}]{options})"  # noqa: S608
-    # Columns come and go: the first part gives each declared one its type, also where no file holds it or holds another type.
+    # Columns come and go, or came with a newer program: the first part gives each declared one its type, also where no file holds it or holds another type.
     kept = ", ".join(quoted(name) for name in columns if name in snapshot.stored)
     scan = f"read_parquet([{', '.join(map(quoted, paths))}]{options}, union_by_name = true)"
     found = f"SELECT COLUMNS(held -> held IN ({kept})) FROM {scan}"  # noqa: S608

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import polars as pl
-from deltalake import DeltaTable, Schema
+from deltalake import DeltaTable, Field, Schema
 from deltalake.exceptions import DeltaError
+
+_ADDED = "cdp.added"
+"""Mark of a column in the table's schema: files from before it lack it."""
+
+
+def has_added_columns(handle: DeltaTable) -> bool:
+    """Whether files of the table may lack some of its columns."""
+    return any(_ADDED in each.metadata for each in handle.schema().fields)
 
 
 def add_columns(handle: DeltaTable, columns: Mapping[str, pl.DataType]) -> None:
@@ -17,7 +25,7 @@ def add_columns(handle: DeltaTable, columns: Mapping[str, pl.DataType]) -> None:
         return
     known = {each.name: each for each in Schema.from_arrow(pl.Schema(columns)).fields}
     try:
-        handle.alter.add_columns([known[name] for name in missing])
+        handle.alter.add_columns([Field(name, known[name].type, metadata={_ADDED: True}) for name in missing])
     except DeltaError:
         handle.update_incremental()
         if {each.name for each in handle.schema().fields} < set(

@@ -163,6 +163,21 @@ def test_a_column_declared_later_is_null_before(tmp_path: Path, connection: duck
     assert sorted(_asked(connection, tmp_path, DAILY)["batch_seq"]) == [1, 2]
 
 
+@pytest.mark.parametrize("partition_by", [None, "received_date"])
+def test_a_column_that_a_newer_program_adds_is_null_in_files_from_before(
+    tmp_path: Path, connection: duckdb.DuckDBPyConnection, partition_by: str | None
+) -> None:
+    columns = {"batch_seq": pl.Int64(), "received_date": pl.Date()}
+    older = TableSpec("events", "seen", columns, partition_by=partition_by)
+    newer = replace(older, columns={**columns, "until": pl.Int64()})
+    day = START.date()
+    Lake(tmp_path).table(older).put_batches(pl.DataFrame([(1, day)], dict(older.columns), orient="row"), [1])
+    assert _asked(connection, tmp_path, newer).rows() == [(1, day, None)], "also before anybody writes to it"
+    Lake(tmp_path).table(newer).put_batches(pl.DataFrame([(2, day, 7)], dict(newer.columns), orient="row"), [2])
+    assert sorted(_asked(connection, tmp_path, newer).rows()) == [(1, day, None), (2, day, 7)]
+    assert Lake(tmp_path).table(newer).read().sort("batch_seq").rows() == [(1, day, None), (2, day, 7)]
+
+
 def test_a_column_that_is_stored_with_another_type_is_null_until_it_is_written_again(
     tmp_path: Path, connection: duckdb.DuckDBPyConnection
 ) -> None:
