@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from cdp_resources.row_changes import differing, other_batches
 from cdp_resources.table_columns import add_columns
-from cdp_resources.table_files import new_files
+from cdp_resources.table_files import held_files, new_files
 
 CURSOR = "cursor"
 REDO_FIRST, REDO_LAST = "redo_first", "redo_last"
@@ -189,25 +189,9 @@ class Table:
         return Path(unquote(self.handle.table_uri.removeprefix("file://")))
 
     def files(self) -> pl.DataFrame:
-        """The table's files in order of their batches, as [path, num_records, size_bytes, batch_seq_min, batch_seq_max, partition].
-
-        The log has the newest first. Read in the order in which they were written, most rows need no sorting.
-        """
-        if self._files[0] == self.version:
-            return self._files[1]
-        actions = pl.DataFrame(self.handle.get_add_actions(flatten=True))
-        partition = f"partition.{self.spec.partition}"
-        wanted = {
-            "path": "path",
-            "num_records": "num_records",
-            "size_bytes": "size_bytes",
-            "min.batch_seq": "batch_seq_min",
-            "max.batch_seq": "batch_seq_max",
-            partition: "partition",
-        }
-        order = [name for name in ("min.batch_seq", "modification_time") if name in actions.columns]
-        columns = ((pl.col(name) if name in actions.columns else pl.lit(None)).alias(alias) for name, alias in wanted.items())
-        self._files = (self.version, actions.sort(order).select(columns))
+        """The table's files in order of their batches, as `held_files` gives them."""
+        if self._files[0] != self.version:
+            self._files = (self.version, held_files(self.handle, self.spec.partition))
         return self._files[1]
 
     def scan(self, batch_seqs: Sequence[int] | None = None, tiers: Sequence[str] | None = None) -> pl.LazyFrame:
@@ -218,10 +202,14 @@ class Table:
             files = files.filter((pl.col("batch_seq_max") >= low) & (pl.col("batch_seq_min") <= high))
         if tiers is not None:
             files = files.filter(pl.col("partition").is_in(list(tiers)))
+        frame = self._of_files(files)
+        return frame if batch_seqs is None else frame.filter(pl.col("batch_seq").is_in(list(batch_seqs)))
+
+    def _of_files(self, files: pl.DataFrame) -> pl.LazyFrame:
         if files.is_empty():
             return pl.LazyFrame(schema=self.spec.schema)
         partition = self.spec.partition
-        frame = pl.scan_parquet(
+        return pl.scan_parquet(
             [str(self.root / path) for path in files["path"]],
             hive_partitioning=partition is not None,
             hive_schema={partition: self.spec.schema[partition]} if partition else None,
@@ -229,9 +217,6 @@ class Table:
             extra_columns="ignore",
             schema=self.spec.schema,
         ).select(list(self.spec.schema))
-        if batch_seqs is not None:
-            frame = frame.filter(pl.col("batch_seq").is_in(list(batch_seqs)))
-        return frame
 
     def read(self, batch_seqs: Sequence[int] | None = None) -> pl.DataFrame:
         return self.scan(batch_seqs).collect()
@@ -362,9 +347,12 @@ class KeyedTable(Table):
         return base.join(newest.lazy().select(names), on=names, how="anti").collect(), newest
 
     def changed_since(self, version: int) -> pl.DataFrame:
-        """The keys with rows newer than `version`, removed ones included."""
-        fresh = self.scan(tiers=["delta", "base"]).filter(pl.col("version") > version)
-        return fresh.select(self.spec.keys).unique().collect()
+        """The keys with rows newer than `version`, removed ones included, also those whose last row was folded into `history` since.
+
+        Only files that hold newer rows are opened.
+        """
+        files = self.files().filter((pl.col("version_max") > version).fill_null(True))
+        return self._of_files(files).filter(pl.col("version") > version).select(self.spec.keys).unique().collect()
 
     @property
     def newest_version(self) -> int:
@@ -407,6 +395,23 @@ class KeyedTable(Table):
         if count or any(self.mark(name) != value for name, value in (marks or {}).items()):
             self.write(pl.concat(parts, how="diagonal"), {**advance, **(marks or {})})
         return count
+
+    def remove_all(self, now: datetime, marks: Mapping[str, int]) -> None:
+        """Take every row out, leave each key that ever had one marked as removed, and set application transactions, in one commit.
+
+        For columns that get other types: of the rows nothing can stay, and whoever follows the table must hear of the keys that do not come back.
+        """
+        bare = KeyedTable(self.handle, replace(self.spec, columns={name: self.spec.columns[name] for name in self.spec.keys}))
+        keys = bare.scan().select(self.spec.keys).unique().collect()
+        version = self.newest_version + (1 if keys.height else 0)
+        removed = keys.with_columns(
+            *(pl.lit(None, dtype).alias(name) for name, dtype in self.spec.columns.items() if name not in self.spec.keys),
+            version=pl.lit(version, pl.Int64),
+            version_at=pl.lit(now, pl.Datetime("us", "UTC")),
+            is_deleted=pl.lit(True),
+            tier=pl.lit("delta"),
+        )
+        self.write(removed, {"version": version, **marks}, replace="true")
 
     def as_of(self, instant: datetime) -> pl.DataFrame:
         """The rows as they stood at an instant of processing, [spec.columns]."""

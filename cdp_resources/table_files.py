@@ -1,4 +1,4 @@
-"""New data files of a Delta table, written by Polars and described as Delta's log wants them. Committing them is lake.py's.
+"""The data files of a Delta table: which there are, and new ones, written by Polars and described as Delta's log wants them. Committing them is lake.py's.
 
 Polars takes a quarter less processor time than `write_deltalake`, which copies every row to split by partition. A crash before the commit leaves files that no
 version of the table names; vacuum removes them.
@@ -12,10 +12,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
+from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
 _GROUP_ROWS = 32_768
 """Rows of a group: of events some 40 MB before compression. Whole files as one group took a quarter longer to write, for as many bytes."""
+
+
+def held_files(handle: DeltaTable, partition: str | None) -> pl.DataFrame:
+    """The files of the version in hand, in order of their batches: [path, num_records, size_bytes, batch_seq_min, batch_seq_max, version_max, partition].
+
+    The log has the newest first. Read in the order in which they were written, most rows need no sorting.
+    """
+    actions = pl.DataFrame(handle.get_add_actions(flatten=True))
+    wanted = {
+        "path": "path",
+        "num_records": "num_records",
+        "size_bytes": "size_bytes",
+        "min.batch_seq": "batch_seq_min",
+        "max.batch_seq": "batch_seq_max",
+        "max.version": "version_max",
+        f"partition.{partition}": "partition",
+    }
+    order = [name for name in ("min.batch_seq", "modification_time") if name in actions.columns]
+    columns = ((pl.col(name) if name in actions.columns else pl.lit(None)).alias(alias) for name, alias in wanted.items())
+    return actions.sort(order).select(columns)
 
 
 def new_files(root: Path, rows: pl.DataFrame, partition: str | None, statistics: Sequence[str]) -> list[AddAction | RemoveAction]:

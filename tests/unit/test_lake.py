@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
@@ -42,6 +44,54 @@ def test_putting_equal_rows_again_writes_nothing(tmp_path: Path) -> None:
     version = table.version
     assert table.put(_consents((1, "mail"), (1, "ads")), None, NOW) == 0
     assert table.version == version
+
+
+def test_keys_that_changed_are_told_however_often_the_table_was_folded_since(tmp_path: Path) -> None:
+    table, random = Lake(tmp_path).keyed(CONSENTS), Random(5)
+    seen: list[dict[int, str]] = [{}]
+    for _ in range(40):
+        held = {key: random.choice("abc") for key in range(8) if random.random() < 0.7}
+        if table.put(_consents(*held.items()), None, NOW):
+            seen.append(held)
+        if random.random() < 0.3:
+            table.fold()
+        for version, before in enumerate(seen):
+            told = set(table.changed_since(version)["profile_id"])
+            steps = seen[version:]
+            assert told == {key for key in range(8) if len({step.get(key) for step in steps}) > 1}, (version, before)
+
+
+def test_what_changed_is_found_without_opening_files_of_older_versions(tmp_path: Path) -> None:
+    table = Lake(tmp_path).keyed(CONSENTS)
+    table.put(_consents((1, "ads"), (2, "ads")), None, NOW)
+    table.put(_consents(), _ids(1), NOW)
+    table.fold()
+    old = set(table.files()["path"])
+    table.put(_consents((2, "mail")), _ids(2), NOW)
+    for path in old:
+        (table.root / path).unlink()
+    opened = Lake(tmp_path).keyed(CONSENTS)
+    assert opened.changed_since(2)["profile_id"].to_list() == [2]
+    assert opened.changed_since(3)["profile_id"].to_list() == []
+
+
+def test_removing_all_tells_of_every_key_and_takes_columns_of_other_types(tmp_path: Path) -> None:
+    spec = replace(CONSENTS, loose=True)
+    table = Lake(tmp_path).keyed(spec)
+    table.put(_consents((1, "ads"), (2, "ads"), (3, "ads")), None, NOW)
+    table.put(_consents(), _ids(1), NOW)
+    table.fold()
+    table.note({"seen": 7})
+    other = Lake(tmp_path).keyed(replace(spec, columns={"profile_id": pl.Int64(), "purpose": pl.Float64()}))
+    assert other.has_other_types()
+    other.remove_all(NOW, {"rules": -1})
+    assert (other.has_other_types(), other.newest_version, other.mark("rules", 0), other.mark("seen")) == (False, 3, -1, 7)
+    assert other.current().is_empty()
+    assert sorted(other.changed_since(2)["profile_id"]) == [1, 2, 3]
+    other.put(pl.DataFrame({"profile_id": [3], "purpose": [0.5]}), None, NOW)
+    other.fold()
+    assert (other.current().rows(), other.newest_version) == ([(3, 0.5)], 4)
+    assert sorted(other.changed_since(2)["profile_id"]) == [1, 2, 3]
 
 
 def test_only_whole_numbers_are_told_to_the_log(tmp_path: Path) -> None:
