@@ -21,6 +21,9 @@ BUCKET_ROWS = 4_000_000
 IDENTITY = "identity_version"
 EPOCH_SEEN = "enriched_epoch"
 RULES = "rules"
+UNFINISHED = -1
+"""In place of the rules: rows were taken out or made under new ones, and not all of them. Were the old marks still there, going back to the old
+declarations would pass what is half made for whole."""
 IDENTITY_RULES = "identity_rules"
 AS_OF_DAY = "as_of_day"
 """Mark of a layer that follows the calendar: the UTC day, as days since 1970, whose end its rows are as of."""
@@ -28,7 +31,7 @@ _DAY_ZERO = date(1970, 1, 1).toordinal()
 
 
 class UnfinishedRebuildError(RuntimeError):
-    """The identity layer is half built: what people are made of it now would be wrong. Nothing was written."""
+    """What the layer follows is half built: what would be made of it now would be wrong. Nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +95,22 @@ def update(run: Run, spec: ByProfile) -> ByProfileReport:
             IDENTITY_RULES: identity.mark(RULES),
         }
         cursor = primary.cursor
-        is_other = any(primary.mark(name) != value for name, value in marks.items())
-        is_torn = any(table.cursor < cursor for table in tables)  # a rebuild was killed
-        is_rebuild = cursor >= 0 and (run.full or is_other or is_torn)
-        if is_rebuild:
+        has_other_types = primary.spec.loose and primary.has_other_types()
+        is_other = has_other_types or any(primary.mark(name) != value for name, value in marks.items())
+        is_behind = any(table.cursor < cursor for table in tables)  # one of them is new
+        is_rebuild = cursor >= 0 and (run.full or is_other or is_behind)
+        is_first = cursor < 0 <= identity.cursor
+        if has_other_types:
+            primary.remove_all(run.as_of, {RULES: UNFINISHED})
+        elif is_rebuild or is_first:
+            primary.note({RULES: UNFINISHED})
+        # A first run that died may have had other rules.
+        if is_rebuild or (is_first and any(table.cursor >= 0 for table in tables)):
+            run.checkpoint(f"{spec.layer} begun")
             for table in tables:
                 table.clear({CURSOR: -1})
             run.checkpoint(f"{spec.layer} cleared")
             cursor = -1
-        if primary.spec.loose and primary.has_other_types():
-            primary.clear({"version": primary.newest_version})
         added = _contribute(run, spec, enriched, about, tables, cursor, identity.cursor)
         marks |= {CURSOR: identity.cursor, IDENTITY: identity.newest_version, **spec.marks}
         if cursor < 0:

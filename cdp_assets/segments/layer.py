@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from cdp_assets.by_profile import AS_OF_DAY, RULES, day_number
-from cdp_assets.profiles.schema import TraitColumn, profiles_table
+from cdp_assets.by_profile import AS_OF_DAY, RULES, UnfinishedRebuildError, day_number
+from cdp_assets.profiles.schema import PROFILES, TraitColumn, profiles_table
 from cdp_assets.run import Run
 from cdp_assets.segments.schema import LAYER, SEGMENT_CHANGES
 from cdp_assets.segments.transform import changes, looks_at_the_clock, members
@@ -26,11 +26,20 @@ class SegmentsReport:
 
 
 def update(run: Run, columns: Sequence[TraitColumn]) -> SegmentsReport:
-    """Bring the segments up to profiles and to the day of `run.as_of`."""
+    """Bring the segments up to profiles and to the day of `run.as_of`.
+
+    Raises UnfinishedRebuildError while profiles are half built, or were made under other declarations, as by a run beside this one: people would leave
+    every segment whose conditions count what is not there.
+    """
     segments = run.project.segments
+    under = run.project.digest("profiles")
     day = run.as_of.date()
     with run.writing(LAYER):
         profiles = run.lake.keyed(profiles_table(columns))
+        if profiles.mark(RULES, under) != under:
+            raise UnfinishedRebuildError(
+                f"{LAYER}: {PROFILES.layer} is being built again, or was under other declarations; run {PROFILES.layer} first"
+            )
         log = run.lake.keyed(SEGMENT_CHANGES)
         marks = {RULES: run.project.digest("segments"), AS_OF_DAY: day_number(day)}
         is_later = log.mark(AS_OF_DAY) != marks[AS_OF_DAY] and looks_at_the_clock(segments)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cdp_assets.by_profile import UnfinishedRebuildError
 from cdp_assets.consent import layer as consent
 from cdp_assets.run import Run
-from tests.property import declarations, histories
+from tests.property import declarations, histories, reference
 from tests.property.pipeline_harness import World, differences, moment, project
+from tests.property.reference.history import Batch, Declarations
+from tests.property.shorthand import Given, declared, line, t
 
 SEED = 3
 
@@ -48,3 +51,61 @@ def killed_at(name: str):
             raise KeyboardInterrupt
 
     return checkpoint
+
+
+def shop(identity: Given | None = None, **changes: Any) -> Declarations:
+    """Declarations of every layer that counts orders by profile."""
+    user = {"type": "user_id", "from": ["user_id"], **(identity or {})}
+    given: Given = {
+        "consent": {"purposes": [{"purpose": "ads"}]},
+        "traits": ({"trait": "x", "kind": "count", "event": "Order"},),
+        "segments": {"buyers": {"trait": "x", "at_least": 2}},
+        "attribution": {"conversions": [{"name": "orders", "event": "Order"}], "models": ["last"]},
+    }
+    return declared([user, {"type": "anonymous_id", "from": ["anonymous_id"]}], **{**given, **changes})
+
+
+OTHERS = {
+    "another event": shop(traits=({"trait": "x", "kind": "count", "event": "Ordr"},)),
+    "another type": shop(traits=({"trait": "x", "kind": "last", "event": "Order", "value": "properties.total"},)),
+    "other people": shop({"blocked": ["u.*"]}),
+    "other purposes": shop(consent={"purposes": [{"purpose": "ads", "categories": ["none"]}]}),
+    "other conversions": shop(attribution={"conversions": [{"name": "orders", "event": "Ordr"}], "models": ["last"]}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("others", "killed"),
+    [
+        ("another event", ("profiles begun", "profiles cleared", "facts")),
+        ("another type", ("profiles begun", "facts")),
+        ("other people", ("consent_facts", "facts", "conversion_events")),
+        ("other purposes", ("consent cleared", "consent_facts")),
+        ("other conversions", ("attribution cleared", "conversion_events")),
+    ],
+)
+def test_declarations_that_are_taken_back_after_a_kill_leave_nothing_of_the_others(
+    others: str, killed: tuple[str, ...], tmp_path: Path
+) -> None:
+    order: Given = {"event": "Order", "userId": "u1", "properties": {"total": 5}}
+    answer = {"consent": {"categoryPreferences": {"ads": True}}}
+    orders = [{**order, "anonymousId": "a1", "context": answer}, order, {"event": "Order", "userId": "u2"}]
+    as_of, rules, history = t("2026-02-02T12:00Z"), shop(), list[Batch]()
+    world = World(tmp_path)
+    for name in ("", *killed):
+        if name:
+            world.checkpoint = killed_at(name)
+            with pytest.raises(KeyboardInterrupt):
+                world.run(OTHERS[others], as_of)
+            world.checkpoint = lambda _: None
+            world.run(rules, as_of)
+            expected = reference.run(history, rules, as_of, world.registry(rules), world.enrich(rules))
+            assert differences(expected, world.tables(rules)) == {}, name
+        number = len(history) + 1
+        lines = [line("2026-02-01T12:00Z", messageId=f"{number}-{place}", **each) for place, each in enumerate(orders)]
+        history.append(Batch(number, "2026020112", tuple(lines), f"2026020112-{number:010d}"))
+        world.seal(history[-1])
+        world.run(rules, as_of)
+        expected = reference.run(history, rules, as_of, world.registry(rules), world.enrich(rules))
+        assert differences(expected, world.tables(rules)) == {}, f"after {name}"
