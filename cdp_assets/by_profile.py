@@ -45,15 +45,15 @@ class ByProfile:
     """enriched_events, with the columns that `contribute` reads."""
     per_batch: tuple[TableSpec, ...]
     """Tables per batch of what events contribute, each with subject_id."""
-    contribute: Callable[[pl.DataFrame, pl.DataFrame], Sequence[pl.DataFrame]]
-    """(events, their subjects) -> rows of each of `per_batch`."""
+    contribute: Callable[[pl.DataFrame, Sequence[pl.DataFrame]], Sequence[pl.DataFrame]]
+    """(events, rows of the tables of subjects in their batches) -> rows of each of `per_batch`."""
     primary: TableSpec
-    compute: Callable[[pl.DataFrame, Sequence[Table], Table], pl.DataFrame]
-    """(identity rows of the people to compute, the tables per batch, event_subjects) -> rows of the primary table."""
+    compute: Callable[[pl.DataFrame, Sequence[Table], Sequence[Table]], pl.DataFrame]
+    """(identity rows of the people to compute, the tables per batch, the tables of subjects) -> rows of the primary table."""
     also_about: TableSpec | None = None
-    """A table of more subjects, in the batches that have any; `contribute` reads it for itself."""
-    expired: Callable[[KeyedTable, Sequence[Table], Table], pl.Series] | None = None
-    """Subjects that change without new events."""
+    """Beside event_subjects, which is the first of the tables of subjects: one with more of them, in the batches that have any."""
+    expired: Callable[[KeyedTable, Sequence[Table], Sequence[Table]], pl.Series] | None = None
+    """Subjects that change without new events, of (the primary table, the tables per batch, the tables of subjects)."""
     marks: Mapping[str, int] = field(default_factory=dict)
     """More to be recorded with the primary table."""
 
@@ -79,16 +79,9 @@ def day_number(day: date) -> int:
 def update(run: Run, spec: ByProfile) -> ByProfileReport:
     """Bring the layer up to the identity layer. Raises UnfinishedRebuildError while that is half built."""
     with run.writing(spec.layer):
-        subjects, enriched = run.lake.table(EVENT_SUBJECTS), run.lake.table(spec.events)
         tables = [run.lake.table(each) for each in spec.per_batch]
-        about = [subjects, *([run.lake.table(spec.also_about)] if spec.also_about else [])]
         primary = run.lake.keyed(spec.primary)
-        # Opened last: a rebuild says here that it begins before it clears what was opened above.
-        identity = run.lake.keyed(IDENTITY_MAP)
-        if identity.mark(EPOCH_SEEN, 0) == REBUILDING:
-            raise UnfinishedRebuildError(
-                f"{spec.layer}: {IDENTITY_MAP.layer} is being built again, or a run that did so died; run {IDENTITY_MAP.layer} first"
-            )
+        identity, enriched, about = _followed(run, spec)
         marks = {
             RULES: spec.rules,
             EPOCH_SEEN: identity.mark(EPOCH_SEEN, 0),
@@ -114,11 +107,11 @@ def update(run: Run, spec: ByProfile) -> ByProfileReport:
         added = _contribute(run, spec, enriched, about, tables, cursor, identity.cursor)
         marks |= {CURSOR: identity.cursor, IDENTITY: identity.newest_version, **spec.marks}
         if cursor < 0:
-            computed, changed = _rebuild(run, spec, identity, subjects, tables, primary, marks)
+            computed, changed = _rebuild(run, spec, identity, about, tables, primary, marks)
         else:
             touched = _touched(spec, identity, about, tables, primary, cursor)
             owned = _owned(identity, touched)
-            rows = spec.compute(owned, tables, subjects)
+            rows = spec.compute(owned, tables, about)
             computed = touched.len()
             changed = primary.put(rows, touched.alias("profile_id").to_frame(), run.as_of, marks)
         run.checkpoint(spec.primary.name)
@@ -128,6 +121,24 @@ def update(run: Run, spec: ByProfile) -> ByProfileReport:
         return ByProfileReport(is_rebuild, added, computed, changed)
 
 
+def _followed(run: Run, spec: ByProfile) -> tuple[KeyedTable, Table, Sequence[Table]]:
+    """identity_map, enriched_events and the tables of subjects, opened while identity_map stayed as it is.
+
+    Were another run's identity to commit between, its cursor would pass batches that the others do not show yet, and nobody would come back for them.
+    """
+    identity = run.lake.keyed(IDENTITY_MAP)
+    while True:
+        # A rebuild says here that it begins before it clears the tables of subjects.
+        if identity.mark(EPOCH_SEEN, 0) == REBUILDING:
+            raise UnfinishedRebuildError(
+                f"{spec.layer}: {IDENTITY_MAP.layer} is being built again, or a run that did so died; run {IDENTITY_MAP.layer} first"
+            )
+        enriched = run.lake.table(spec.events)
+        about = [run.lake.table(each) for each in (EVENT_SUBJECTS, *([spec.also_about] if spec.also_about else ()))]
+        if not identity.refresh():
+            return identity, enriched, about
+
+
 def _contribute(
     run: Run, spec: ByProfile, enriched: Table, about: Sequence[Table], tables: Sequence[Table], cursor: int, until: int
 ) -> tuple[int, ...]:
@@ -135,7 +146,7 @@ def _contribute(
     waiting = pl.concat([pending(each, cursor, until) for each in about])
     for seqs in chunks(waiting.group_by("batch_seq").agg(pl.col("rows").sum()).sort("batch_seq"), CHUNK_EVENTS):
         events = in_order(enriched.read(seqs))
-        frames = spec.contribute(events, about[0].read(seqs))
+        frames = spec.contribute(events, [each.read(seqs) for each in about])
         for index, (table, frame) in enumerate(zip(tables, frames, strict=True)):
             table.put_batches(frame, seqs)
             run.checkpoint(table.spec.name)
@@ -162,7 +173,7 @@ def _touched(
             fresh = each.scan(range(cursor + 1, identity.cursor + 1)).select("subject_id").unique().collect()
             ids.append(fresh["subject_id"])
     if spec.expired is not None:
-        ids.append(spec.expired(primary, tables, about[0]))
+        ids.append(spec.expired(primary, tables, about))
     profiles: list[pl.Series] = []
     if ids:
         keys = pl.concat(ids).unique().alias("identifier_id").to_frame()
@@ -187,20 +198,20 @@ def _rebuild(
     run: Run,
     spec: ByProfile,
     identity: KeyedTable,
-    subjects: Table,
+    about: Sequence[Table],
     tables: Sequence[Table],
     primary: KeyedTable,
     marks: Mapping[str, int],
 ) -> tuple[int, int]:
     """Compute everybody, in buckets of people."""
-    contributed = sum(int(table.files()["num_records"].sum()) for table in (*tables, subjects))
+    contributed = sum(int(table.files()["num_records"].sum()) for table in (*tables, about[0]))
     buckets = max(1, -(-contributed // BUCKET_ROWS))
     is_first = primary.newest_version == 0
     everybody = identity.current()
     computed = changed = 0
     for bucket in range(buckets):
         inside = pl.col("profile_id") % buckets == bucket
-        rows = spec.compute(everybody.filter(inside) if buckets > 1 else everybody, tables, subjects)
+        rows = spec.compute(everybody.filter(inside) if buckets > 1 else everybody, tables, about)
         touched = None
         if buckets > 1:
             stored = primary.scan(tiers=["base", "delta"]).filter(inside).select("profile_id").unique().collect()

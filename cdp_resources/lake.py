@@ -18,7 +18,7 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from cdp_resources.row_changes import differing, other_batches
 from cdp_resources.table_columns import add_columns
-from cdp_resources.table_files import held_files, new_files
+from cdp_resources.table_files import held_files, new_files, rows_of
 
 CURSOR = "cursor"
 REDO_FIRST, REDO_LAST = "redo_first", "redo_last"
@@ -183,6 +183,12 @@ class Table:
     def version(self) -> int:
         return int(self.handle.version())
 
+    def refresh(self) -> bool:
+        """Take in what others committed since: whether there was anything. A tenth of what opening the table costs."""
+        before = self.version
+        self.handle.update_incremental()
+        return self.version != before
+
     @property
     def root(self) -> Path:
         """The table's folder."""
@@ -202,21 +208,8 @@ class Table:
             files = files.filter((pl.col("batch_seq_max") >= low) & (pl.col("batch_seq_min") <= high))
         if tiers is not None:
             files = files.filter(pl.col("partition").is_in(list(tiers)))
-        frame = self._of_files(files)
+        frame = rows_of(self.root, files, self.spec.schema, self.spec.partition)
         return frame if batch_seqs is None else frame.filter(pl.col("batch_seq").is_in(list(batch_seqs)))
-
-    def _of_files(self, files: pl.DataFrame) -> pl.LazyFrame:
-        if files.is_empty():
-            return pl.LazyFrame(schema=self.spec.schema)
-        partition = self.spec.partition
-        return pl.scan_parquet(
-            [str(self.root / path) for path in files["path"]],
-            hive_partitioning=partition is not None,
-            hive_schema={partition: self.spec.schema[partition]} if partition else None,
-            missing_columns="insert",
-            extra_columns="ignore",
-            schema=self.spec.schema,
-        ).select(list(self.spec.schema))
 
     def read(self, batch_seqs: Sequence[int] | None = None) -> pl.DataFrame:
         return self.scan(batch_seqs).collect()
@@ -352,7 +345,8 @@ class KeyedTable(Table):
         Only files that hold newer rows are opened.
         """
         files = self.files().filter((pl.col("version_max") > version).fill_null(True))
-        return self._of_files(files).filter(pl.col("version") > version).select(self.spec.keys).unique().collect()
+        fresh = rows_of(self.root, files, self.spec.schema, self.spec.partition).filter(pl.col("version") > version)
+        return fresh.select(self.spec.keys).unique().collect()
 
     @property
     def newest_version(self) -> int:

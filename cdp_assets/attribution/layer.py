@@ -24,9 +24,9 @@ def update(run: Run) -> ByProfileReport:
     """Bring attribution up to the identity layer."""
     spec = run.project.attribution or NOTHING
 
-    def contribute(events: pl.DataFrame, subjects: pl.DataFrame) -> Sequence[pl.DataFrame]:
+    def contribute(events: pl.DataFrame, subjects: Sequence[pl.DataFrame]) -> Sequence[pl.DataFrame]:
         place = ["batch_seq", "offset"]
-        subject = subjects.select(*place, "subject_id")
+        subject = subjects[0].select(*place, "subject_id")
         names = list(conversion_events(spec))
         candidates = events.filter((pl.col("type") == "track") & pl.col("event").is_in(names))
         texts = json_paths.extract(candidates, "properties", conversion_paths(spec))
@@ -36,7 +36,7 @@ def update(run: Run) -> ByProfileReport:
             for frame, table in zip(found, (TOUCH_EVENTS, CONVERSION_EVENTS), strict=True)
         ]
 
-    def compute(owned: pl.DataFrame, tables: Sequence[Table], subjects: Table) -> pl.DataFrame:
+    def compute(owned: pl.DataFrame, tables: Sequence[Table], subjects: Sequence[Table]) -> pl.DataFrame:
         _ = subjects
         mine = [
             with_profile(of_subjects(table, owned, table.spec.columns), owned)

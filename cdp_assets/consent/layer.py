@@ -32,16 +32,16 @@ def update(run: Run) -> ByProfileReport:
     day = run.as_of.date()
     marks = {AS_OF_DAY: day_number(day)} if spec.expiries() else {}
 
-    def contribute(events: pl.DataFrame, subjects: pl.DataFrame) -> Sequence[pl.DataFrame]:
-        return [consent_facts(events, subjects)]
+    def contribute(events: pl.DataFrame, subjects: Sequence[pl.DataFrame]) -> Sequence[pl.DataFrame]:
+        return [consent_facts(events, subjects[0])]
 
-    def compute(owned: pl.DataFrame, tables: Sequence[Table], subjects: Table) -> pl.DataFrame:
+    def compute(owned: pl.DataFrame, tables: Sequence[Table], subjects: Sequence[Table]) -> pl.DataFrame:
         _ = subjects
         rows = of_subjects(tables[0], owned, ["batch_seq", "offset", "subject_id", "at", "message_key", "consent"])
         mine = with_profile(rows, owned).join(owned.select("profile_id").unique(), on="profile_id", how="semi")
         return consents(mine, spec, day)
 
-    def expired(primary: KeyedTable, tables: Sequence[Table], subjects: Table) -> pl.Series:
+    def expired(primary: KeyedTable, tables: Sequence[Table], subjects: Sequence[Table]) -> pl.Series:
         _ = tables, subjects
         if all(primary.mark(name) == value for name, value in marks.items()):
             return pl.Series("profile_id", [], dtype=pl.Int64)

@@ -23,13 +23,13 @@ def update(run: Run, columns: Sequence[TraitColumn]) -> ByProfileReport:
     day = run.as_of.date()
     measures = {measure.id: measure for column in columns for measure in column.measures}
     kept = {measure.source: days for column in columns for measure, days in column.takes if measure.source and days}
-    told = run.lake.table(PROFILE_DATA_SUBJECTS)
 
-    def contribute(events: pl.DataFrame, subjects: pl.DataFrame) -> Sequence[pl.DataFrame]:
-        seqs = events["batch_seq"].unique().to_list() if told.cursor >= 0 else []
-        return [facts(events, subjects, measures.values(), told.read(seqs))]
+    def contribute(events: pl.DataFrame, about: Sequence[pl.DataFrame]) -> Sequence[pl.DataFrame]:
+        subjects, told = about
+        return [facts(events, subjects, measures.values(), told)]
 
-    def compute(owned: pl.DataFrame, tables: Sequence[Table], subjects: Table) -> pl.DataFrame:
+    def compute(owned: pl.DataFrame, tables: Sequence[Table], about: Sequence[Table]) -> pl.DataFrame:
+        subjects, told = about
         people = owned["profile_id"].unique()
         wanted = people.to_frame()
         seen = with_profile(of_subjects(subjects, owned, ["subject_id", "at"]), owned).join(wanted, on="profile_id", how="semi")
@@ -39,14 +39,15 @@ def update(run: Run, columns: Sequence[TraitColumn]) -> ByProfileReport:
         mine = with_profile(rows, owned).join(wanted, on="profile_id", how="semi")
         if told.cursor >= 0:
             place = ["batch_seq", "offset"]
-            about = of_subjects(told, owned, [*place, "subject_id", "received_at"])
-            mine = mine.join(about, on=[*place, "subject_id"], how="left")
+            receipt = of_subjects(told, owned, [*place, "subject_id", "received_at"])
+            mine = mine.join(receipt, on=[*place, "subject_id"], how="left")
             # Several identifiers in one row may be those of one person.
             is_told = pl.col("received_at").is_not_null()
             mine = pl.concat([mine.filter(~is_told), mine.filter(is_told).unique(["profile_id", *place, "measure"])])
         return profiles(people, seen, mine, columns, day)
 
-    def expired(primary: KeyedTable, tables: Sequence[Table], subjects: Table) -> pl.Series:
+    def expired(primary: KeyedTable, tables: Sequence[Table], about: Sequence[Table]) -> pl.Series:
+        subjects, told = about
         before = date(1970, 1, 1) + timedelta(days=primary.mark(AS_OF_DAY))
         if before == day:
             return pl.Series("subject_id", [], dtype=pl.Int64)

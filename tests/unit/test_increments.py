@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 import cdp_resources.lake
 from cdp_assets import pipeline
 from cdp_assets.by_profile import UnfinishedRebuildError
+from cdp_assets.consent import layer as consent
+from cdp_assets.consent.schema import CONSENTS
+from cdp_assets.enriched_events import layer as enriched_events
+from cdp_assets.identity_graph import layer as identity_graph
+from cdp_assets.identity_graph.schema import EVENT_SUBJECTS
 from cdp_assets.profiles import layer as profiles
+from cdp_assets.profiles.checks import EVERYBODY, check
+from cdp_assets.profiles.schema import PROFILES
+from cdp_assets.raw_events import layer as raw_events
 from cdp_assets.run import Run
 from cdp_assets.segments import layer as segments
+from cdp_resources.lake import Lake, Table, TableSpec
+from cdp_resources.locks import exclusive
 from tests.property.pipeline_harness import World, moment, project
 from tests.property.reference.history import Batch, Declarations, Line
 from tests.property.shorthand import Given, declared, line, t
@@ -95,3 +108,82 @@ def test_segments_are_not_evaluated_on_profiles_of_other_declarations(shop: Shop
     profiles.update(run, pipeline.profile_columns(run.project))
     segments.update(run, pipeline.profile_columns(run.project))
     assert shop.rows(other, "segment_members", "profile_id") == []
+
+
+def up_to_identity(run: Run) -> None:
+    """What another run does until it has taken the batches that wait into identity_map."""
+    raw_events.update(run)
+    enriched_events.update(run)
+    identity_graph.update(run)
+
+
+@pytest.mark.parametrize("layer", [CONSENTS.layer, PROFILES.layer])
+def test_what_another_run_takes_while_a_layer_opens_its_tables_is_not_passed_over(
+    layer: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = declared(traits=(ORDERS,), consent={"purposes": [{"purpose": "ads"}]})
+    run = shop.opened(rules)
+    columns = pipeline.profile_columns(run.project)
+    shop.send(order(userId="u1"))
+    shop.run(rules)
+    shop.send({**order(userId="u1"), "context": {"consent": {"categoryPreferences": {"ads": False}}}})
+    open_table, others = Lake.table, [shop.opened(rules)]
+
+    def opened_late(lake: Lake, spec: TableSpec) -> Table:
+        table = open_table(lake, spec)
+        if spec is EVENT_SUBJECTS and others:
+            up_to_identity(others.pop())
+        return table
+
+    monkeypatch.setattr(Lake, "table", opened_late)
+    consent.update(run) if layer == CONSENTS.layer else profiles.update(run, columns)
+    assert not others
+    shop.run(rules)
+    assert shop.rows(rules, "consents", "profile_id", "status") == [(1, "denied")]
+    assert shop.rows(rules, "profiles", "profile_id", "orders") == [(1, 2)]
+
+
+def test_profile_data_that_is_taken_while_a_run_waits_for_another_is_not_passed_over(shop: Shop) -> None:
+    plan: Given = {"trait": "plan", "kind": "latest", "value": "traits.plan", "sources": ["bought"]}
+    rules = replace(declared(traits=(plan,)), profile_data={"bought": None})
+    run, waits = shop.opened(rules), threading.Event()
+    columns = pipeline.profile_columns(run.project)
+
+    def bought(value: str) -> None:
+        shop.send({"type": "profile_data", "traits": {"email": "a@b.example", "plan": value}}, source="bought")
+
+    shop.send({"type": "identify", "userId": "u1", "traits": {"email": "a@b.example"}})
+    bought("old")
+    shop.run(rules)
+    waiting = replace(run, say=lambda told: waits.set() if "waiting" in told else None)
+    other = threading.Thread(target=profiles.update, args=(waiting, columns))
+    with exclusive(run.home.locks / f"{PROFILES.layer}.lock"):
+        other.start()
+        assert waits.wait(30)
+        bought("new")
+        up_to_identity(run)
+    other.join(30)
+    assert shop.rows(rules, "profiles", "profile_id", "plan") == [(1, "new")]
+
+
+def test_people_are_compared_with_profiles_only_where_these_have_followed_them(shop: Shop) -> None:
+    rules = declared(traits=(ORDERS,))
+    run = shop.opened(rules)
+    columns = pipeline.profile_columns(run.project)
+    shop.send(order(userId="u1"))
+    shop.run(rules)
+
+    def compared() -> dg.AssetCheckResult:
+        [found] = [each for each in check(run, columns) if each.check_name == EVERYBODY]
+        return found
+
+    assert compared().metadata["people"].value == 1
+    shop.send(order(userId="u2"))
+    up_to_identity(run)
+    assert compared().passed
+    assert "people" not in compared().metadata
+    profiles.update(run, columns)
+    assert (compared().passed, compared().metadata["people"].value) == (True, 2)
+    table = run.lake.keyed(replace(PROFILES, loose=True))
+    table.forget([1])
+    assert not compared().passed
