@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from cdp_assets import pipeline
 from cdp_assets.by_profile import UnfinishedRebuildError
 from cdp_assets.consent import layer as consent
+from cdp_assets.destination_syncs.layer import not_ready
 from cdp_assets.run import Run
 from tests.property import declarations, histories, reference
 from tests.property.pipeline_harness import World, differences, moment, project
@@ -91,6 +93,7 @@ def test_declarations_that_are_taken_back_after_a_kill_leave_nothing_of_the_othe
     order: Given = {"event": "Order", "userId": "u1", "properties": {"total": 5}}
     answer = {"consent": {"categoryPreferences": {"ads": True}}}
     orders = [{**order, "anonymousId": "a1", "context": answer}, order, {"event": "Order", "userId": "u2"}]
+    of_attribution = ("attribution cleared", "conversion_events")
     as_of, rules, history = t("2026-02-02T12:00Z"), shop(), list[Batch]()
     world = World(tmp_path)
     for name in ("", *killed):
@@ -99,6 +102,9 @@ def test_declarations_that_are_taken_back_after_a_kill_leave_nothing_of_the_othe
             with pytest.raises(KeyboardInterrupt):
                 world.run(OTHERS[others], as_of)
             world.checkpoint = lambda _: None
+            run = Run(world.home, project(rules), moment(as_of))
+            # Nothing is sent of what is half made; attribution is nothing that syncs read.
+            assert bool(not_ready(run, pipeline.profile_columns(run.project))) == (name not in of_attribution)
             world.run(rules, as_of)
             expected = reference.run(history, rules, as_of, world.registry(rules), world.enrich(rules))
             assert differences(expected, world.tables(rules)) == {}, name
