@@ -6,6 +6,7 @@ Execution objects are not here: a declaration says what the user wants.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -89,3 +90,10 @@ def _name(value: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", value):
         raise ValueError(f"{value!r} is no name; names are lower-case letters, digits and underscores, starting with a letter")
     return value
+
+
+def refuse_repeats(kind: str, names: Sequence[str]) -> None:
+    """Raises ValueError, which names the first, for names that stand more than once among `kind`s of one list."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{kind} {repeated[0]!r} is declared twice; give each its own name")

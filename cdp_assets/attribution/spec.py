@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cdp_assets.attribution import models
-from cdp_assets.declaration import Declaration, Name
+from cdp_assets.declaration import Declaration, Name, refuse_repeats
 
 PropertyPath = Annotated[str, Field(pattern=r"^properties(\.[^.\s]+)+$", examples=["properties.total"])]
 """Where in an event a value is: `properties.` and the keys to follow, separated by dots."""
@@ -107,7 +107,7 @@ class AttributionSpec(Declaration):
     @field_validator("conversions")
     @classmethod
     def _conversions_differ(cls, declared: tuple[Conversion, ...]) -> tuple[Conversion, ...]:
-        _refuse_repeats("conversion", [conversion.name for conversion in declared])
+        refuse_repeats("conversion", [conversion.name for conversion in declared])
         return declared
 
     @field_validator("models")
@@ -115,11 +115,5 @@ class AttributionSpec(Declaration):
     def _models_differ(cls, declared: tuple[ModelUse, ...]) -> tuple[ModelUse, ...]:
         if not declared:  # a min_length would also complain whenever a model is wrong
             raise ValueError(f"at least one model is needed; there are {', '.join(models.names())}")
-        _refuse_repeats("model", [use.name for use in declared])
+        refuse_repeats("model", [use.name for use in declared])
         return declared
-
-
-def _refuse_repeats(kind: str, names: list[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{kind} {repeated[0]!r} is declared twice; give each its own name")

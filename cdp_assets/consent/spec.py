@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from cdp_assets.consent_signals import Signal
-from cdp_assets.declaration import Days, Declaration, Name
+from cdp_assets.declaration import Days, Declaration, Name, refuse_repeats
 
 _LONGEST_DAYS = 3650
 
@@ -49,6 +49,12 @@ class ConsentSpec(Declaration):
     """The purposes this company asks consent for."""
     conflict: Literal["latest", "denied_wins"] = "latest"
     """Which answer counts when a person gave different ones on different devices."""
+
+    @field_validator("purposes")
+    @classmethod
+    def _purposes_differ(cls, declared: tuple[PurposeSpec, ...]) -> tuple[PurposeSpec, ...]:
+        refuse_repeats("purpose", [each.purpose for each in declared])  # of two, one would be asked and the other ignored
+        return declared
 
     def category_mapping(self) -> dict[str, tuple[str, ...]]:
         """Purpose -> the categories that must all be given."""
