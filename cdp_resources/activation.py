@@ -29,7 +29,7 @@ Plan = Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
 
 @dataclass(frozen=True)
 class SyncRunSummary:
-    """How a run ended. Statuses: done; partial (rows refused, pending or uncertain); down (the destination took no more)."""
+    """How a run ended. Statuses: done; partial (rows refused, pending or uncertain); down (the destination took no more, or nothing)."""
 
     sync: str
     destination: str

@@ -160,6 +160,8 @@ class Sender:
         self._lock = threading.Lock()
         self._sessions: list[requests.Session] = []
         self._failures = 0
+        self._was_answered = False
+        self._last_failure: str | None = None
         self._down: str | None = None
         self.request_count = 0
 
@@ -194,6 +196,7 @@ class Sender:
             if answer.status is not None and not is_retryable(answer.status):
                 with self._lock:
                     self._failures = 0
+                    self._was_answered = True
                 return answer
             if attempt < self._limits.max_attempts:
                 self._back_off(answer, attempt)
@@ -202,8 +205,8 @@ class Sender:
 
     @property
     def down(self) -> str | None:
-        """Why nothing more is sent, as a short code."""
-        return self._down
+        """Why nothing more is sent, or why no request so far got a usable answer, as a short code."""
+        return self._down or (None if self._was_answered else self._last_failure)
 
     def give_up(self, reason: str) -> None:
         """Send nothing more: the destination would take no record."""
@@ -218,8 +221,9 @@ class Sender:
     def _failed(self, answer: Answer) -> None:
         with self._lock:
             self._failures += 1
+            self._last_failure = answer.failure or f"http_{answer.status}"
             if self._failures >= FAILURES_UNTIL_DOWN:
-                self._down = answer.failure or f"http_{answer.status}"
+                self._down = self._last_failure
 
     def _back_off(self, answer: Answer, attempt: int) -> None:
         asked = retry_after_seconds(answer.headers.get("Retry-After"), self._now()) if answer.status is not None else None

@@ -212,7 +212,8 @@ def _run_one(
         f"{counts.delivered:,} delivered, {counts.skipped:,} left out"
     )
     if summary.status == "down":
-        told = f"{summary.destination} takes nothing ({summary.reason}); {counts.pending:,} records wait for the next run"
+        waiting = counts.pending + counts.uncertain
+        told = f"{summary.destination} takes nothing ({summary.reason}); {waiting:,} records wait for the next run"
         report.failures.append(SyncFailure(sync.sync, summary.reason or "down", told))
 
 

@@ -26,7 +26,7 @@ class Channel(Protocol):
 
     @property
     def unavailable(self) -> str | None:
-        """Why nothing more is sent, as a short code; None while the destination takes records."""
+        """Why the destination takes nothing (more), as a short code; None while it answers."""
         ...
 
     def close(self) -> None:

@@ -163,6 +163,29 @@ def test_a_destination_that_is_down_leaves_everything_pending_and_nothing_is_los
     assert world.at_vendor() == people(500)
 
 
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [({"is_down": True}, "http_503"), ({"status": 429}, "http_429"), ({"error_after_share": 1.0}, "http_500")],
+)
+def test_a_destination_that_is_down_is_told_also_by_one_request(world: World, trouble: dict[str, Any], reason: str) -> None:
+    world.vendor.control(**trouble)
+    summary = world.run(people(5))
+    assert (summary.status, summary.reason, summary.counts.delivered) == ("down", reason, 0)
+    assert world.ledger.sync_runs().select("status", "reason").row(-1) == ("down", reason)
+
+
+def test_a_destination_that_took_something_is_not_down_for_one_failure(world: World) -> None:
+    limits = LIMITS.model_copy(update={"max_attempts": 1, "concurrency": 1, "requests_per_second": 1})
+    # It goes down while the second request waits for its turn.
+    account = replace(
+        world.account(),
+        limits=limits,
+        sender=lambda given: Sender(given, sleep=lambda _seconds: world.vendor.control(is_down=True)),
+    )
+    summary = world.run(people(20), account=account)
+    assert (summary.status, summary.reason, summary.counts.delivered) == ("partial", None, 10)
+
+
 def test_wrong_credentials_are_said_and_blame_no_row(world: World) -> None:
     world.vendor.control(status=401)
     summary = world.run(people(5))
@@ -183,7 +206,7 @@ def test_a_vendor_that_acts_and_then_fails_is_asked_again_with_the_same_key(worl
     world.limits = LIMITS.model_copy(update={"max_attempts": 1})
     world.vendor.control(error_after_share=1.0)
     summary = world.run(people(10))
-    assert (summary.status, summary.counts.uncertain) == ("partial", 10)
+    assert (summary.status, summary.counts.uncertain) == ("down", 10)
     assert world.ledger.uncertain("vips").height == 10
     world.vendor.control(error_after_share=0.0)
     again = world.run(people(10))
