@@ -101,7 +101,7 @@ def found_in(
     What a validator says of a place `known` to be wrong, or of the mapping that holds it, is left out.
     """
     errors = [_aligned(document, detail, below) for detail in error.errors(include_url=False, include_input=False)]
-    errors = [each for each in errors if not _is_known(each, known)]
+    errors = [each for each in errors if not _is_known(each, known) and not _is_long_enough(document, each)]
     return sorted(
         {Found(_line(document, each), _message(document, adapter, each, below, group)) for each, group in _narrowed(errors, 0)}
     )
@@ -109,6 +109,12 @@ def found_in(
 
 def _is_known(error: _Error, known: Collection[tuple[Step, ...]]) -> bool:
     return error.detail["type"] == "value_error" and any(error.path in (place, place[:-1]) for place in known)
+
+
+def _is_long_enough(document: Document, error: _Error) -> bool:
+    """Whether a list is called too short only because elements of it are wrong, which is said of them."""
+    value = document.at(error.path)
+    return error.detail["type"] == "too_short" and isinstance(value, (dict, list)) and bool(value)
 
 
 def _aligned(document: Document, detail: ErrorDetails, below: tuple[Step, ...]) -> _Error:
@@ -195,6 +201,8 @@ def _message(document: Document, adapter: TypeAdapter[Any], error: _Error, below
         return f"{prefix}should be {wanted}, not {shown(value, path)}"
     if kind == "value_error":
         return prefix + _safe(str(context.get("error", "")), value, path)
+    if kind == "too_short" and context.get("min_length") == 1:
+        return f"{prefix}give at least one {'entry' if isinstance(value, dict) else 'value'}"
     text = detail["msg"].removeprefix("Input ").removeprefix("String ")
     given = f", not {shown(value, path)}" if kind not in ("too_short", "too_long", "condition") and path else ""
     return f"{prefix}{_safe(text, value, path)}{given}"

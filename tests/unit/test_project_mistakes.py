@@ -296,6 +296,28 @@ CASES: list[tuple[str, str, list[str]]] = [
     ),
     (
         "consent.yaml",
+        "conflict: latest\npurposes:\n  - {purpose: marketing}\n  - {purpose: analytics}\n  - {purpose: marketing, categories: [X]}\n",
+        ["2: purposes: purpose 'marketing' is declared twice; give each its own name"],
+    ),
+    (
+        "traits/x.yaml",
+        f"{TRAIT}kind: count\nevent: Order Completed\nwhere:\n  - {{property: properties.total, in: []}}\n",
+        ["6: where[1].in: give at least one value"],
+    ),
+    ("segments/x.yaml", f"{SEGMENT}  trait: orders_count\n  in: []\n", ["5: where.in: give at least one value"]),
+    ("segments/x.yaml", f"{SEGMENT}  all: []\n", ["4: where.all: give at least one value"]),
+    (
+        "segments/x.yaml",
+        f"{SEGMENT}  trait: orders_count\n  in: [[1]]\n",
+        ["5: where.in[1]: should be a text or a number, not a list"],
+    ),
+    (
+        "syncs/x.yaml",
+        "destination: newsletter\ndescription: x\nsource: {segment: vips}\nmode: upsert\nkey: email\nfields: {}\n",
+        ["6: fields: give at least one entry"],
+    ),
+    (
+        "consent.yaml",
         "purposes:\n  - purpose: marketing\n    signals: [tcf:25]\n",
         [
             "3: purposes[1].signals[1]: 'tcf:25' is no signal; signals are tcf:1 to tcf:24, google:ad_storage, google:analytics_storage,"
