@@ -5,11 +5,14 @@ Files, databases and APIs share it. Making the messages is cdp_resources/sources
 
 from __future__ import annotations
 
+import difflib
 import re
 from decimal import Decimal
-from typing import Literal, Self
+from functools import cache
+from typing import Annotated, Literal, Self
+from zoneinfo import available_timezones
 
-from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from cdp_assets.declaration import Declaration
 from cdp_resources.messages import PROFILE_DATA
@@ -24,6 +27,26 @@ _TARGET = re.compile(
 _TARGETS = "userId, anonymousId, previousId, groupId, timestamp, event, name, category, properties.*, traits.*, context.*"
 
 
+@cache
+def _zones() -> dict[str, str]:
+    """Every zone that this machine knows, by its name in lower case."""
+    return {name.lower(): name for name in sorted(available_timezones())}
+
+
+def _zone(value: str) -> str:
+    zones = _zones()
+    if value in zones.values():
+        return value
+    last_parts = {name.rpartition("/")[2]: name for name in zones}  # a city alone finds its zone
+    close = difflib.get_close_matches(value.lower(), [*zones, *last_parts], n=1, cutoff=0.75)
+    guess = f"; did you mean {zones[last_parts.get(close[0], close[0])]!r}?" if close else ""
+    raise ValueError(f"{value!r} is no time zone; zones have IANA's names, such as Europe/London{guess}")
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
+"""A time zone of the IANA's list, which is a file of this machine: any other name would be a path to one."""
+
+
 class ColumnValue(Declaration):
     """A value taken from a column of the row."""
 
@@ -34,7 +57,7 @@ class ColumnValue(Declaration):
     that cannot be read refuses the row."""
     format: str | None = None
     """For timestamps: `iso` (default), `unix` (seconds), `unix_ms`, or a strptime pattern such as `%Y%m%d`."""
-    timezone: str = "UTC"
+    timezone: Zone = "UTC"
     """For timestamps without an offset: the IANA zone they are meant in."""
     scale: Decimal | None = None
     """For integers and numbers: multiplied by this, exactly (`0.01` turns cents into units)."""

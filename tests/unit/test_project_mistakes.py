@@ -295,6 +295,17 @@ CASES: list[tuple[str, str, list[str]]] = [
         ],
     ),
     (
+        "sources/old.yaml",
+        "kind: files\nformat: delimited\ntype: track\nevent: Order Completed\nfields:\n  userId: {column: a}\n"
+        "  timestamp: {column: b, type: timestamp, timezone: Europe/Londn}\n"
+        "  properties.sent: {column: c, type: timestamp, timezone: ../../etc/passwd}\n",
+        [
+            "7: fields.timestamp.timezone: 'Europe/Londn' is no time zone; zones have IANA's names, such as Europe/London;"
+            " did you mean 'Europe/London'?",
+            "8: fields.properties.sent.timezone: '../../etc/passwd' is no time zone; zones have IANA's names, such as Europe/London",
+        ],
+    ),
+    (
         "consent.yaml",
         "conflict: latest\npurposes:\n  - {purpose: marketing}\n  - {purpose: analytics}\n  - {purpose: marketing, categories: [X]}\n",
         ["2: purposes: purpose 'marketing' is declared twice; give each its own name"],
