@@ -221,7 +221,7 @@ def _quoted(text: object) -> list[str]:
 
 
 def _noun(detail: ErrorDetails) -> str | None:
-    if str(detail.get("ctx", {}).get("class_name")) == "SecretRef":
+    if str(detail.get("ctx", {}).get("class_name")) in ("SecretRef", "SecretAddress"):
         return "a reference to an environment variable, `{env: NAME}`"
     matched = _TYPE_ERROR.fullmatch(detail["type"])
     return _NOUNS[matched[1]] if matched else None

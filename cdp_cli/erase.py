@@ -45,7 +45,7 @@ from cdp_resources.kafka.cluster import KafkaUnavailableError
 from cdp_resources.lake import Lake
 from cdp_resources.ledger import Ledger
 from cdp_resources.ledger_rows import CHANGES
-from cdp_resources.secrets import MissingSecretError
+from cdp_resources.secrets import SecretError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -177,7 +177,7 @@ class Destinations:
             summary = run_sync(
                 sync, account, plan, ledger=ledger, locks=self._run.home.locks, run_id=run_id, desired_count=0, now=self._now
             )
-        except MissingSecretError as error:
+        except SecretError as error:
             left[sync] = f"{destination}: {error}"
             return
         if summary.status != "done":

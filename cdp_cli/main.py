@@ -77,11 +77,11 @@ def _sentence(error: Exception) -> str | None:
     from cdp_assets.project import ProjectError
     from cdp_resources.lake import SchemaVersionError
     from cdp_resources.ledger_schema import LedgerVersionError
-    from cdp_resources.secrets import MissingSecretError
+    from cdp_resources.secrets import SecretError
 
     if isinstance(error, ProjectError):
         return f"config/ has mistakes (`cdp validate` says the same):\n{error}"
-    if isinstance(error, MissingSecretError | SchemaVersionError | LedgerVersionError):
+    if isinstance(error, SecretError | SchemaVersionError | LedgerVersionError):
         return str(error)
     return None
 

@@ -75,8 +75,9 @@ def run_sync(
 ) -> SyncRunSummary:
     """Bring the destination from what the ledger acknowledges to what the plan wants, and say what came of it.
 
-    Without `on_delete` the sync keeps the fate that was declared for its removal. Waits while another run of the same sync is under way, and plans only then. A destination that is down and rows that are
-    refused are no error: they are in the summary. Raises what the plan raises (nothing was sent then) and MissingSecretError.
+    Without `on_delete` the sync keeps the fate that was declared for its removal. Waits while another run of the same sync is under way, and plans only
+    then. A destination that is down and rows that are refused are no error: they are in the summary. Raises what the plan raises (nothing was sent then)
+    and SecretError.
     """
     with exclusive(sync_lock(locks, sync), on_wait):
         started_at = now()

@@ -29,7 +29,7 @@ from cdp_resources.lake import TableSpec
 from cdp_resources.ledger import Ledger
 from cdp_resources.ledger_rows import declared_name
 from cdp_resources.locks import exclusive
-from cdp_resources.secrets import MissingSecretError
+from cdp_resources.secrets import SecretError
 
 LAYER = "destination_syncs"
 
@@ -198,9 +198,8 @@ def _run_one(
 ) -> None:
     try:
         summary = _send(run, sync, people, ledger, run_id, allow_removals)
-    except (SyncStoppedError, MissingSecretError) as error:
-        reason = error.reason if isinstance(error, SyncStoppedError) else "missing_secret"
-        report.failures.append(SyncFailure(sync.sync, reason, str(error)))
+    except (SyncStoppedError, SecretError) as error:
+        report.failures.append(SyncFailure(sync.sync, error.reason, str(error)))
         return
     except Exception as error:  # a message that others wrote may hold values: only its type is told
         report.failures.append(SyncFailure(sync.sync, type(error).__name__, f"failed with {type(error).__name__}"))
@@ -264,8 +263,8 @@ def _retire(run: Run, ledger: Ledger, run_id: str, report: SyncsReport) -> None:
             account = account.at(each.place)
         try:
             summary = retire_sync(each, account, ledger=ledger, locks=run.home.locks, run_id=run_id)
-        except MissingSecretError as error:
-            report.failures.append(SyncFailure(each.sync, "missing_secret", str(error)))
+        except SecretError as error:
+            report.failures.append(SyncFailure(each.sync, error.reason, str(error)))
             continue
         if summary is not None and summary.status == "down":
             told = f"{how}, but {each.destination} takes nothing ({summary.reason}): its records are not removed yet"

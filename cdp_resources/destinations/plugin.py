@@ -31,7 +31,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def resolve_secrets(settings: Settings) -> dict[str, str]:
-    """The values behind the SecretRef fields of `settings`. Raises MissingSecretError, which names the variable."""
+    """The values behind the SecretRef fields of `settings`. Raises SecretError, which names the variable."""
     return {name: value.resolve() for name, value in _fields(settings) if isinstance(value, SecretRef)}
 
 
@@ -63,7 +63,7 @@ class Account:
         return isinstance(self.plugin, LocalPlugin)
 
     def open(self) -> Channel:
-        """A channel for one run. Raises MissingSecretError."""
+        """A channel for one run. Raises SecretError."""
         return self.plugin.open(self)
 
     @property

@@ -24,7 +24,7 @@ from cdp_resources.destinations import plugin
 from cdp_resources.destinations.plugin import Account
 from cdp_resources.http import Limits, Sender
 from cdp_resources.ledger import Ledger
-from cdp_resources.secrets import MissingSecretError
+from cdp_resources.secrets import MissingSecretError, UnusableSecretError
 from demo.vendors import WebhookVendor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -290,6 +290,20 @@ def test_a_missing_secret_stops_the_run_before_anything_is_sent(world: World, mo
         world.run(people(3), account=replace(world.account(), settings=settings))
     assert world.ledger.sync_runs().select("status", "reason").row(-1) == ("failed", "MissingSecretError")
     assert world.vendor.stats()["requests"] == 0
+
+
+@pytest.mark.parametrize("given", ["notaurl", "ftp://files.example/x", "https://user:pass@x.example/", "http://x.example/a b"])
+def test_a_secret_that_is_no_address_stops_the_run_and_is_never_shown(
+    world: World, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("CRM_URL", given)
+    settings = plugin("webhook").settings.model_validate({"url": {"env": "CRM_URL"}})
+    with pytest.raises(UnusableSecretError, match="environment variable CRM_URL holds no address") as raised:
+        world.run(people(3), account=replace(world.account(), settings=settings))
+    assert given not in str(raised.value)
+    assert world.ledger.sync_runs().select("status", "reason").row(-1) == ("failed", "UnusableSecretError")
+    monkeypatch.setenv("CRM_URL", world.vendor.url)
+    assert world.run(people(3), account=replace(world.account(), settings=settings)).status == "done"
 
 
 def test_every_row_and_run_is_in_the_exported_tables(world: World) -> None:

@@ -17,16 +17,14 @@ from pydantic import AfterValidator, Field
 from cdp_resources.destinations.batch import Batch, Verdict, reason_code, verdict_of_status
 from cdp_resources.destinations.plugin import HttpPlugin, Secrets, Settings
 from cdp_resources.http import Answer, Request
-from cdp_resources.secrets import SecretRef
+from cdp_resources.secrets import ADDRESS, SecretAddress, SecretRef, is_address
 
 _OWN_HEADERS = ("authorization", "content-type", "content-length", "host", "idempotency-key", "x-cdp-signature")
 
 
 def _address(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s]*)?", value):
-        raise ValueError(
-            "an address is http://host/… or https://host/…, without a user name; a secret address is given as {env: NAME}"
-        )
+    if not is_address(value):
+        raise ValueError(f"an address is {ADDRESS}; a secret address is given as {{env: NAME}}")
     return value
 
 
@@ -40,7 +38,7 @@ def _public_headers(value: dict[str, str]) -> dict[str, str]:
 class WebhookSettings(Settings):
     """Where and how records are posted."""
 
-    url: Annotated[str, AfterValidator(_address)] | SecretRef
+    url: Annotated[str, AfterValidator(_address)] | SecretAddress
     """Address, or the environment variable that holds it where the address itself is a secret or differs between machines."""
     authorization: SecretRef | None = None
     """The whole value of the `Authorization` header, such as `Bearer …`."""
@@ -71,7 +69,7 @@ def _request(batch: Batch, rows: list[dict[str, object]], settings: WebhookSetti
     if settings.signing_secret is not None:
         digest = hmac.new(secrets["signing_secret"].encode(), body, hashlib.sha256).hexdigest()
         headers["X-CDP-Signature"] = f"sha256={digest}"
-    url = settings.url if isinstance(settings.url, str) else _address(secrets["url"])
+    url = settings.url if isinstance(settings.url, str) else secrets["url"]
     return Request("POST", url, headers, body, tuple(row.key for row in batch.rows))
 
 
