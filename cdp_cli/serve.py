@@ -5,6 +5,7 @@ What it answers is cdp_server's part; here the declared sources get their write 
 
 from __future__ import annotations
 
+import ipaddress
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -112,6 +113,23 @@ def _senders(project: Project) -> tuple[dict[str, SourceEntry], tuple[WebhookEnt
     return sources, vendors
 
 
+class _Network(click.ParamType):
+    """A network of IPv4 or IPv6, or one address."""
+
+    name = "network"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return str(ipaddress.ip_network(value))
+        except ValueError:
+            pass
+        try:
+            meant = f"; did you mean {ipaddress.ip_network(value, strict=False)}?"  # it has bits set beyond its length
+        except ValueError:
+            meant = ""
+        self.fail(f"{value!r} is no network; networks are such as 10.0.0.0/8 or fd00::/8{meant}", param, ctx)
+
+
 @click.command(name="serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for every interface.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
@@ -126,7 +144,7 @@ def _senders(project: Project) -> tuple[dict[str, SourceEntry], tuple[WebhookEnt
     "--trusted-proxy",
     "trusted_proxies",
     multiple=True,
-    metavar="NETWORK",
+    type=_Network(),
     help="Network of a proxy whose X-Forwarded-For is believed, such as 10.0.0.0/8. May be given several times.",
 )
 def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) -> None:

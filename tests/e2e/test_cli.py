@@ -143,6 +143,14 @@ def test_a_collector_without_its_keys_names_every_variable(tmp_path: Path) -> No
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize(("given", "meant"), [("foo", ""), ("10.0.0.1/8", "did you mean 10.0.0.0/8?")])
+def test_a_proxy_that_is_no_network_is_wrong_use(tmp_path: Path, given: str, meant: str) -> None:
+    done = cdp(tmp_path, "serve", "--port", "0", "--trusted-proxy", given, **KEYS)
+    assert done.status == 2
+    assert f"'--trusted-proxy': '{given}' is no network; networks are such as 10.0.0.0/8 or fd00::/8" in done.err
+    assert meant in done.err
+
+
 def test_two_sources_cannot_share_a_key(tmp_path: Path) -> None:
     done = cdp(tmp_path, "serve", "--port", "0", **dict.fromkeys(KEYS, "the-same-secret"))
     assert done.status == 1
