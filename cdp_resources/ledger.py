@@ -33,15 +33,16 @@ from cdp_resources.ledger_rows import (
     declared_name,
     set_aside_as,
 )
-from cdp_resources.ledger_schema import PERSONAL_TABLES, open_ledger, transaction
+from cdp_resources.ledger_schema import PERSONAL_TABLES, open_ledger, open_to_read, transaction
 
 
 class Ledger:
     """One process's connection to the ledger, for one thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_read: bool = False) -> None:
+        """`is_read`: it is only asked, perhaps by somebody who may not write."""
         self._path = path
-        self._connection = open_ledger(path)
+        self._connection = open_to_read(path) if is_read else open_ledger(path)
         self._ledger_id = str(self._connection.execute("SELECT ledger_id FROM meta").fetchone()[0])
 
     def __enter__(self) -> Ledger:

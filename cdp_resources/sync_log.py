@@ -44,7 +44,7 @@ def unexported(home: Home) -> pl.DataFrame:
     """
     frames = [pl.DataFrame(schema=SYNC_LOG)]
     if home.ledger.exists():
-        with Ledger(home.ledger) as ledger:
+        with Ledger(home.ledger, is_read=True) as ledger:
             while not (rows := ledger.sync_log(after=0 if frames[-1].is_empty() else int(frames[-1]["log_id"][-1]))).is_empty():
                 frames.append(rows)
     return pl.concat(frames)
@@ -54,7 +54,7 @@ def every_key(home: Home, profile_ids: Sequence[int]) -> set[str]:
     """The keys under which something of these profiles was ever sent, refused or left out, but for those that another profile had."""
     found: set[str] = set()
     if home.ledger.exists():  # before the table: an export in between loses nothing
-        with Ledger(home.ledger) as ledger:
+        with Ledger(home.ledger, is_read=True) as ledger:
             found = ledger.every_key(profile_ids)
     theirs = pl.col("profile_id").is_in(list(profile_ids)) & pl.col("key").is_not_null() & pl.col("reason").ne_missing(OF_ANOTHER)
     rows = Lake(home.lake).table(SYNC_LOG_TABLE).scan().filter(theirs).select("key").unique().collect()
@@ -65,5 +65,5 @@ def runs(home: Home) -> pl.DataFrame:
     """Every run of every sync, in columns of SYNC_RUNS."""
     if not home.ledger.exists():
         return pl.DataFrame(schema=SYNC_RUNS)
-    with Ledger(home.ledger) as ledger:
+    with Ledger(home.ledger, is_read=True) as ledger:
         return ledger.sync_runs()

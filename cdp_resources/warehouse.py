@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -93,14 +94,13 @@ class Warehouse:
         threads: int | None = None,
     ) -> None:
         self._spill = home.root / "tmp" / f"query-{os.getpid()}-{next(_numbers)}"
-        if home.root.exists():
-            self._spill.parent.mkdir(exist_ok=True)
+        spills = _made(self._spill.parent)
         self._names = sorted(view.name for view in (*views, *marts))
         self._connection = duckdb.connect(":memory:", config={**OFFLINE, "python_enable_replacements": "false"})
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
             self._connection.execute("SET parquet_metadata_cache = true")
-            self._connection.execute(f"SET temp_directory = {quoted(str(self._spill))}")
+            self._connection.execute(f"SET temp_directory = {quoted(str(self._spill) if spills else '')}")
             self._connection.execute(f"SET memory_limit = {quoted(memory_limit)}")
             self._connection.execute(f"SET threads = {int(threads or os.cpu_count() or 1)}")
             found = create_views(self._connection, home, specs, views)
@@ -187,6 +187,14 @@ class Warehouse:
         close = difflib.get_close_matches(missing[1].lower(), self._names, 1)
         meant = f"did you mean {close[0]}? " if close else ""
         return f"there is no table {missing[1]}; {meant}there are {', '.join(sorted(self._names))}"
+
+
+def _made(folder: Path) -> bool:
+    """Whether queries can spill there. Who may only read does not: values of people are put nowhere else."""
+    if folder.parent.exists() and not folder.exists():
+        with suppress(PermissionError):
+            folder.mkdir(exist_ok=True)
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def create_views(

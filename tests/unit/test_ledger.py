@@ -337,3 +337,25 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(LedgerVersionError, match="has format 99, this version reads up to 1"):
         Ledger(path)
+
+
+def test_who_may_only_read_sees_what_is_there_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.touch()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with Ledger(path, is_read=True) as empty:
+        assert empty.sync_runs().is_empty()
+    with Ledger(path) as writer:
+        begin(writer)
+        with Ledger(path, is_read=True) as reader:
+            assert reader.sync_runs().height == 1
+            begin(writer, "r2")
+            assert reader.sync_runs().height == 2
+    with Ledger(path, is_read=True) as reader:
+        assert reader.sync_runs().height == 2
+    assert [each.name for each in tmp_path.iterdir()] == ["ledger.sqlite"]
+    with sqlite3.connect(path) as newer:
+        newer.execute("PRAGMA user_version=99")
+    newer.close()
+    with pytest.raises(LedgerVersionError, match="format 99"):
+        Ledger(path, is_read=True)
