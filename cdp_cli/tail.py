@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import click
 
+from cdp_assets.declaration_errors import no_such
 from cdp_assets.project import Project
 from cdp_resources.home import Home, config_dir
 from cdp_server.live_events import LOOK_EVERY, STATUSES, LiveEvent, LiveEvents, Status, Wanted
@@ -57,9 +58,14 @@ def tail(
       cdp tail --status quarantined --status rejected
     """
     project = Project.load(config_dir())
+    for source in sources:
+        if source not in project.sources:
+            raise click.BadParameter(no_such("source", source, project.sources), param_hint="--source")
     wanted = Wanted(sources, events, statuses)
     left = count
     with LiveEvents(Home.from_env().inbox, project.plan, project.violations, _LOOK_BYTES) as live:
+        if not live.hears_refusals:
+            click.echo("refused requests are not shown: hearing of them needs the right to write CDP_HOME/inbox", err=True)
         click.echo("following; Ctrl-C ends", err=True)
         try:
             while True:

@@ -41,9 +41,13 @@ class RefusalListener:
         self._path = folder / uuid.uuid4().hex[:12]
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(_CLOSE_SECONDS)
-        with _address(folder) as near:
-            self._socket.bind(f"{near}/{self._path.name}")
-        self._path.chmod(0o660)
+        try:
+            with _address(folder) as near:
+                self._socket.bind(f"{near}/{self._path.name}")
+            self._path.chmod(0o660)
+        except OSError:
+            self._socket.close()
+            raise
         self._notes: deque[dict[str, Any]] = deque(maxlen=_MAX_NOTES)
         self._is_open = True
         self._thread = threading.Thread(target=self._receive, name="refusals", daemon=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -91,16 +91,24 @@ class LiveEvents:
     """Follows the inbox of all collectors, from now on."""
 
     def __init__(self, inbox: Path, plan: TrackingPlan, policies: Mapping[str, ViolationPolicy], max_bytes: int) -> None:
-        """`max_bytes` bounds what one look judges. Raises OSError."""
+        """`max_bytes` bounds what one look judges. Raises OSError when the inbox cannot be read."""
         self._plan = plan
         self._policies = policies
         self._follower = InboxFollower(Inbox(inbox), max_bytes)
-        self._refusals = RefusalListener(inbox)
+        self._refusals: RefusalListener | None = None
+        with suppress(OSError):  # who may only read the inbox sees what is in it
+            self._refusals = RefusalListener(inbox)
+
+    @property
+    def hears_refusals(self) -> bool:
+        """Whether refused requests are among what is seen: that needs a socket in the inbox."""
+        return self._refusals is not None
 
     def look(self) -> Look:
         """What came since the last look, in order of receipt. Takes some 50 ms when there is anything. Raises OSError."""
         arrived = self._follower.look()
-        events = [LiveEvent(status="refused", **note) for note in self._refusals.notes()]
+        notes = self._refusals.notes() if self._refusals is not None else []
+        events = [LiveEvent(status="refused", **note) for note in notes]
         lines = [line for line in arrived.lines if line.startswith(_LINE_START)]
         if lines:
             events += verdicts(lines, self._plan, self._policies)
@@ -109,7 +117,8 @@ class LiveEvents:
     def close(self) -> None:
         """Stop following."""
         self._follower.close()
-        self._refusals.close()
+        if self._refusals is not None:
+            self._refusals.close()
 
     def __enter__(self) -> Self:
         return self
