@@ -5,6 +5,7 @@ What it answers is cdp_server's part; here the declared sources get their write 
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import multiprocessing
 import multiprocessing.connection
@@ -113,7 +114,7 @@ def _senders(project: Project) -> tuple[dict[str, SourceEntry], tuple[WebhookEnt
     return sources, vendors
 
 
-class _Network(click.ParamType):
+class _Network(click.ParamType[str]):
     """A network of IPv4 or IPv6, or one address."""
 
     name = "network"
@@ -127,7 +128,7 @@ class _Network(click.ParamType):
             meant = f"; did you mean {ipaddress.ip_network(value, strict=False)}?"  # it has bits set beyond its length
         except ValueError:
             meant = ""
-        self.fail(f"{value!r} is no network; networks are such as 10.0.0.0/8 or fd00::/8{meant}", param, ctx)
+        raise click.BadParameter(f"{value!r} is no network; networks are such as 10.0.0.0/8 or fd00::/8{meant}", ctx, param)
 
 
 @click.command(name="serve")
@@ -167,7 +168,9 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
             f"{config_dir()}/sources declares no source of kind http or webhook: there is nothing to serve"
         )
     home = Home.from_env()
-    if home.lake.exists() and not Inbox(home.inbox).is_numbered:
+    inbox = Inbox(home.inbox)
+    _prove(inbox)
+    if home.lake.exists() and not inbox.is_numbered:
         number_on(Run(home, project, clock.now()))
     config = ServerConfig(
         inbox=home.inbox,
@@ -189,6 +192,15 @@ def serve(host: str, port: int, workers: int, trusted_proxies: tuple[str, ...]) 
             _serve_several(config, host, port, workers)
     except (OSError, RuntimeError) as error:
         raise click.ClickException(f"cannot serve on {host}:{port}: {error}") from None
+
+
+def _prove(inbox: Inbox) -> None:
+    """Raises OSError when nothing can be written: here, because what a server meets at its start is told by its log alone."""
+    try:
+        inbox.probe()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # with a full disk it serves, and asks senders to come again
+            raise
 
 
 def _topic(project: Project) -> InboxTopic | None:

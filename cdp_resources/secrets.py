@@ -7,7 +7,6 @@ import re
 
 from pydantic import BaseModel, ConfigDict
 
-
 _ADDRESS = re.compile(r"https?://[^\s/@?#]+(/[^\s]*)?")
 ADDRESS = "http://host/… or https://host/…, without a user name"
 """What an address must be, in words."""

@@ -121,6 +121,13 @@ class _Server(uvicorn.Server):
         if not self.started:
             raise RuntimeError("the server did not start; the log says why")
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, which would end the process from within the loop, with a traceback, when the application does not start."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            self.should_exit = True
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield

@@ -6,8 +6,10 @@ import base64
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +38,28 @@ class Done:
 
 def cdp(home: Path, *arguments: str | Path, **environment: str) -> Done:
     """Run `cdp` with these arguments on this home; variables of the surroundings that start with CDP_ do not reach it."""
+    return _run([], home, arguments, environment)
+
+
+def can_lose_rights() -> bool:
+    """Whether `without_rights` finds on this machine what it needs."""
+    return os.geteuid() != 0 or shutil.which("setpriv") is not None
+
+
+def without_rights() -> list[str]:
+    """What a command line begins with so that its process may write only what the modes of files let it, also when tests are run by root."""
+    return [] if os.geteuid() else ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+
+
+def cdp_without_rights(home: Path, *arguments: str | Path, **environment: str) -> Done:
+    """As `cdp`, in such a process."""
+    return _run(without_rights(), home, arguments, environment)
+
+
+def _run(before: list[str], home: Path, arguments: Sequence[str | Path], environment: Mapping[str, str]) -> Done:
     around = {name: value for name, value in os.environ.items() if not name.startswith("CDP_")}
     done = subprocess.run(
-        [sys.executable, "-m", "cdp_cli.main", *map(str, arguments)],
+        [*before, sys.executable, "-m", "cdp_cli.main", *map(str, arguments)],
         cwd=REPOSITORY,
         env={**around, "CDP_HOME": str(home), **environment},
         stdin=subprocess.DEVNULL,
