@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from yaml.composer import Composer
+from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.parser import Parser
 from yaml.reader import Reader, ReaderError
@@ -39,6 +40,10 @@ Step = str | int
 DEPTH_LIMIT = 50
 NODE_LIMIT = 100_000
 """Deeper or longer documents (aliases counted each time they are used) are refused."""
+
+
+_PARSED_DEPTH_LIMIT = 500
+"""Deeper ones are not even parsed: that takes from the stack for each level."""
 
 
 class YamlError(Exception):
@@ -102,6 +107,7 @@ def read_yaml(text: str) -> Document:
     """The one document of a YAML text. Raises YamlError when it cannot be parsed, holds several documents, tags, or cycles."""
     loader = None
     try:
+        _refuse_depth(text)
         loader = _Loader(text)
         node = loader.get_single_node()
         document = Document()
@@ -119,6 +125,25 @@ def read_yaml(text: str) -> Document:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _refuse_depth(text: str) -> None:
+    """Raises YamlError for a text nested so deep that the parser, which calls itself for each level, would end the process."""
+    loader = _Loader(text)
+    depth = 0
+    try:
+        while loader.check_event():
+            event = loader.get_event()
+            if isinstance(event, CollectionStartEvent):
+                depth += 1
+                if depth > _PARSED_DEPTH_LIMIT:
+                    raise YamlError(
+                        event.start_mark.line + 1 if event.start_mark else 1, f"nested more than {DEPTH_LIMIT} levels deep"
+                    )
+            elif isinstance(event, CollectionEndEvent):
+                depth -= 1
+    finally:
+        loader.dispose()
 
 
 def _problem(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
