@@ -41,6 +41,8 @@ def dev(port: int, ui_port: int) -> None:
     Example:
       cdp dev --port 8080 --ui-port 3000
     """
+    if port == ui_port:
+        raise click.BadParameter(f"{ui_port} is the collector's port; give each its own", param_hint="--ui-port")
     project = Project.load(config_dir())
     home = Home.from_env()
     programs: list[Program] = []
