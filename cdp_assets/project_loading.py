@@ -5,6 +5,7 @@ What refers to what is not looked at here (project_references.py); one file neve
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -168,11 +169,14 @@ class Loaded:
 def read_config(folder: Path, shown_as: str) -> Loaded:
     """Read every declaration in `folder`, which messages call `shown_as`. Never raises for what the files hold."""
     loaded = Loaded()
-    if not folder.is_dir():
-        loaded.mistakes.append(Mistake(shown_as, 0, "there is no such folder"))
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a folder above cannot be entered
+        loaded.mistakes.append(Mistake(str(folder), 0, "there is no such folder"))  # its last part alone would not say which
         return loaded
     by_place = {kind.place: kind for kind in KINDS}
-    for entry in sorted(folder.iterdir()):
+    entries = _entries(folder, shown_as, loaded)
+    if loaded.mistakes:
+        return loaded
+    for entry in entries:
         kind = by_place.get(entry.name)
         if _is_ignored(entry):
             continue
@@ -183,9 +187,21 @@ def read_config(folder: Path, shown_as: str) -> Loaded:
             _read_folder(kind, entry, f"{shown_as}/{entry.name}", loaded)
         else:
             _read_file(kind, entry, f"{shown_as}/{entry.name}", loaded)
-    if not (folder / "identity.yaml").exists():
+    if not any(entry.name == "identity.yaml" for entry in entries):
         loaded.mistakes.append(Mistake(f"{shown_as}/identity.yaml", 0, "the file is missing; it declares the identifier types"))
     return loaded
+
+
+def _entries(folder: Path, shown_as: str, loaded: Loaded) -> list[Path]:
+    """What is in a folder, by name; one that cannot be read is a mistake, and never an empty one."""
+    try:
+        found = sorted(folder.iterdir())
+        if found:
+            found[0].lstat()  # raises for a folder whose names can be read, and nothing else
+    except OSError as error:
+        loaded.mistakes.append(Mistake(f"{shown_as}/", 0, f"cannot be read: {error.strerror}"))
+        return []
+    return found
 
 
 def _is_ignored(entry: Path) -> bool:
@@ -203,7 +219,7 @@ def _not_read(entry: Path, by_place: Mapping[str, Kind]) -> str:
 
 def _read_folder(kind: Kind, folder: Path, shown_as: str, loaded: Loaded) -> None:
     inside = {each.place: each for each in KINDS if not each.is_folder}
-    for entry in sorted(folder.iterdir()):
+    for entry in _entries(folder, shown_as, loaded):
         if _is_ignored(entry):
             continue
         file = f"{shown_as}/{entry.name}"

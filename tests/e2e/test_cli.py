@@ -151,6 +151,24 @@ def test_a_proxy_that_is_no_network_is_wrong_use(tmp_path: Path, given: str, mea
     assert meant in done.err
 
 
+def test_tail_of_a_source_that_is_not_declared_is_wrong_use_and_names_the_choices(tmp_path: Path) -> None:
+    done = cdp(tmp_path, "tail", "--source", "wbe")
+    assert done.status == 2
+    assert "no source 'wbe'; there are orders, payments, server, web; did you mean 'web'?" in done.err
+
+
+def test_dev_needs_two_ports(tmp_path: Path) -> None:
+    done = cdp(tmp_path, "dev", "--port", "18080", "--ui-port", "18080")
+    assert done.status == 2
+    assert "18080 is the collector's port; give each its own" in done.err
+
+
+def test_declarations_that_are_nowhere_are_named_by_their_whole_path(tmp_path: Path) -> None:
+    done = cdp(tmp_path / "home", "run", CDP_CONFIG=str(tmp_path / "nope"))
+    assert done.status == 1
+    assert f"{tmp_path}/nope: there is no such folder" in done.err
+
+
 def test_two_sources_cannot_share_a_key(tmp_path: Path) -> None:
     done = cdp(tmp_path, "serve", "--port", "0", **dict.fromkeys(KEYS, "the-same-secret"))
     assert done.status == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -114,3 +115,18 @@ def test_tail_needs_only_the_right_to_read_the_inbox(home: Home) -> None:
         tail.communicate()
     assert tail.returncode == 0
     assert "Seen" in out
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_a_folder_of_declarations_that_cannot_be_read_is_a_mistake(home: Home, tmp_path: Path, mode: int) -> None:
+    config = shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+    (config / "traits").chmod(mode)
+    try:
+        done = cdp_without_rights(home.root, "validate", "--config", config)
+        served = cdp_without_rights(home.root, "query", "select 1", CDP_CONFIG=str(config))
+    finally:
+        (config / "traits").chmod(0o755)
+    assert (done.status, served.status) == (1, 1)
+    assert f"{config}/traits/: cannot be read: Permission denied" in done.out
+    assert "config/traits/: cannot be read: Permission denied" in served.err
+    assert "Traceback" not in done.err + served.err

@@ -469,4 +469,4 @@ def test_files_that_editors_leave_behind_are_not_declarations(config: Path) -> N
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
-    assert mistakes(tmp_path / "nowhere") == ["nowhere: there is no such folder"]
+    assert mistakes(tmp_path / "nowhere") == [f"{tmp_path}/nowhere: there is no such folder"]
