@@ -5,13 +5,10 @@ A sub-command's module is imported when it is used, so that help and quick comma
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
-import sqlite3
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import click
 
@@ -78,6 +75,7 @@ class LazyCommands(click.Group):
 def _sentence(error: Exception) -> str | None:
     """What to tell a person about a failure that is theirs to mend; None for one of ours."""
     from cdp_assets.project import ProjectError
+    from cdp_resources.home_faults import fault_of_home
     from cdp_resources.lake import SchemaVersionError
     from cdp_resources.ledger_schema import LedgerVersionError
     from cdp_resources.secrets import SecretError
@@ -86,35 +84,7 @@ def _sentence(error: Exception) -> str | None:
         return f"config/ has mistakes (`cdp validate` says the same):\n{error}"
     if isinstance(error, SecretError | SchemaVersionError | LedgerVersionError):
         return str(error)
-    return next((said for each in _causes(error) if (said := _of_the_home(each))), None)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The failure, and what it came from: libraries put their own around what the system said."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT)
-
-
-def _of_the_home(error: BaseException) -> str | None:
-    """What is wrong with CDP_HOME, when the failure is about a file in it or a folder on the way to it."""
-    root = Home.from_env().root
-    is_open_to_us = os.access(root, os.W_OK | os.X_OK)
-    if isinstance(error, sqlite3.OperationalError):
-        if is_open_to_us or not str(error.sqlite_errorname).startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
-            return None
-        return f"CDP_HOME={root}: cannot be written ({error})"
-    if not isinstance(error, OSError) or error.errno not in _NOT_OURS or not isinstance(error.filename, str):
-        return None
-    path = Path(error.filename)
-    if path != root and root not in path.parents and path not in root.parents:
-        return None
-    place = f"{path.relative_to(root)} " if is_open_to_us and root in path.parents else ""
-    verb = "read" if path.exists() and not os.access(path, os.R_OK) else "written"
-    return f"CDP_HOME={root}: {place}cannot be {verb} ({error.strerror})"
+    return fault_of_home(error, Home.from_env())
 
 
 def set_environment() -> None:

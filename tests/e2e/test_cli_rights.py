@@ -71,6 +71,16 @@ def test_a_home_that_is_a_file_is_named(tmp_path: Path, arguments: list[str]) ->
     assert "Traceback" not in done.err
 
 
+def test_a_home_that_cannot_be_read_is_named(home: Home) -> None:
+    home.root.chmod(0o000)
+    try:
+        done = cdp_without_rights(home.root, "query", RUNS)
+    finally:
+        home.root.chmod(0o755)
+    assert done.status == 1
+    assert f"Error: CDP_HOME={home.root}: cannot be read (Permission denied)" in done.err
+
+
 def test_one_place_that_cannot_be_written_is_named(home: Home) -> None:
     (home.inbox / "staging").chmod(0o555)
     done = cdp_without_rights(home.root, "serve", "--port", "0", **KEYS)

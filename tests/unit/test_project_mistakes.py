@@ -295,39 +295,6 @@ CASES: list[tuple[str, str, list[str]]] = [
         ],
     ),
     (
-        "sources/old.yaml",
-        "kind: files\nformat: delimited\ntype: track\nevent: Order Completed\nfields:\n  userId: {column: a}\n"
-        "  timestamp: {column: b, type: timestamp, timezone: Europe/Londn}\n"
-        "  properties.sent: {column: c, type: timestamp, timezone: ../../etc/passwd}\n",
-        [
-            "7: fields.timestamp.timezone: 'Europe/Londn' is no time zone; zones have IANA's names, such as Europe/London;"
-            " did you mean 'Europe/London'?",
-            "8: fields.properties.sent.timezone: '../../etc/passwd' is no time zone; zones have IANA's names, such as Europe/London",
-        ],
-    ),
-    (
-        "consent.yaml",
-        "conflict: latest\npurposes:\n  - {purpose: marketing}\n  - {purpose: analytics}\n  - {purpose: marketing, categories: [X]}\n",
-        ["2: purposes: purpose 'marketing' is declared twice; give each its own name"],
-    ),
-    (
-        "traits/x.yaml",
-        f"{TRAIT}kind: count\nevent: Order Completed\nwhere:\n  - {{property: properties.total, in: []}}\n",
-        ["6: where[1].in: give at least one value"],
-    ),
-    ("segments/x.yaml", f"{SEGMENT}  trait: orders_count\n  in: []\n", ["5: where.in: give at least one value"]),
-    ("segments/x.yaml", f"{SEGMENT}  all: []\n", ["4: where.all: give at least one value"]),
-    (
-        "segments/x.yaml",
-        f"{SEGMENT}  trait: orders_count\n  in: [[1]]\n",
-        ["5: where.in[1]: should be a text or a number, not a list"],
-    ),
-    (
-        "syncs/x.yaml",
-        "destination: newsletter\ndescription: x\nsource: {segment: vips}\nmode: upsert\nkey: email\nfields: {}\n",
-        ["6: fields: give at least one entry"],
-    ),
-    (
         "consent.yaml",
         "purposes:\n  - purpose: marketing\n    signals: [tcf:25]\n",
         [
