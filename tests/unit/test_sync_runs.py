@@ -1,15 +1,9 @@
-"""Whole runs of a sync against a real stand-in vendor and a real ledger: down, refused, killed, two at once, removed."""
+"""Whole runs of a sync against a real stand-in vendor and a real ledger: down, refused, removed, sent elsewhere."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,90 +11,14 @@ import polars as pl
 import pytest
 
 from cdp_assets.destination_syncs import schema
-from cdp_assets.destination_syncs.spec import SyncSpec
-from cdp_assets.destination_syncs.transform import RemovalRefusedError, payload_hash, planned_changes
-from cdp_resources.activation import SyncRunSummary, forget_people, retire_sync, run_sync
+from cdp_assets.destination_syncs.transform import RemovalRefusedError
+from cdp_resources.activation import forget_people, retire_sync
 from cdp_resources.destinations import plugin
 from cdp_resources.destinations.plugin import Account
 from cdp_resources.http import Limits, Sender
-from cdp_resources.ledger import Ledger
 from cdp_resources.secrets import MissingSecretError, UnusableSecretError
 from demo.vendors import WebhookVendor
-
-ROOT = Path(__file__).resolve().parents[2]
-LIMITS = Limits(requests_per_second=10_000, timeout_seconds=5, max_attempts=3, max_batch_rows=10, concurrency=4)
-
-
-def spec(mode: str = "mirror", **changed: Any) -> SyncSpec:
-    declared = {
-        "sync": "vips",
-        "destination": "crm",
-        "description": "",
-        "source": {"profiles": "all"},
-        "mode": mode,
-        "key": "id",
-        "fields": {"id": "profile_id"},
-    }
-    return SyncSpec.model_validate({**declared, **changed})
-
-
-def desired(records: dict[str, int], not_allowed: frozenset[str] = frozenset()) -> pl.DataFrame:
-    frame = pl.DataFrame(
-        [(int(key[1:]), key, f'{{"v":{value}}}', key not in not_allowed) for key, value in records.items()],
-        schema={"profile_id": pl.Int64, "key": pl.String, "payload": pl.String, "allowed": pl.Boolean},
-        orient="row",
-    )
-    return frame.with_columns(payload_hash(frame["payload"])).select(*schema.DESIRED)
-
-
-def people(count: int, value: int = 1, start: int = 0) -> dict[str, int]:
-    return {f"k{number}": value for number in range(start, start + count)}
-
-
-def quiet(limits: Limits) -> Sender:
-    return Sender(limits, sleep=lambda _seconds: None)
-
-
-@dataclass
-class World:
-    """One installation with one sync to one vendor."""
-
-    folder: Path
-    vendor: WebhookVendor
-    ledger: Ledger
-    limits: Limits = LIMITS
-    runs: int = 0
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def account(self, url: str | None = None) -> Account:
-        webhook = plugin("webhook")
-        settings = webhook.settings.model_validate({"url": url or self.vendor.url})
-        return Account("crm", webhook, settings, self.limits, self.folder / "exports", quiet)
-
-    def run(
-        self,
-        records: dict[str, int],
-        declared: SyncSpec | None = None,
-        not_allowed: frozenset[str] = frozenset(),
-        account: Account | None = None,
-        allow_removals: bool = True,
-    ) -> SyncRunSummary:
-        declared = declared or spec()
-        self.runs += 1
-        want = desired(records, not_allowed)
-        return run_sync(
-            declared.sync,
-            account or self.account(),
-            lambda have, refused: planned_changes(declared, want, have, refused, allow_removals=allow_removals),
-            ledger=self.ledger,
-            locks=self.folder / "locks",
-            run_id=f"run{self.runs}",
-            desired_count=want.height,
-            on_delete=declared.on_delete,
-        )
-
-    def at_vendor(self) -> dict[str, int]:
-        return {key: record["v"] for key, record in self.vendor.state("vips").items()}
+from tests.unit.sync_world import LIMITS, World, a_world, people, spec
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +29,8 @@ def server() -> Iterator[WebhookVendor]:
 
 @pytest.fixture
 def world(server: WebhookVendor, tmp_path: Path) -> Iterator[World]:
-    server.reset()
-    with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        yield World(tmp_path, server, ledger)
+    with a_world(server, tmp_path) as made:
+        yield made
 
 
 def test_a_run_sends_what_changed_and_the_next_sends_nothing(world: World) -> None:
@@ -386,96 +303,6 @@ def test_a_person_who_asked_to_be_erased_is_removed_everywhere_and_then_forgotte
     removed = forget_people([3], ["k3"], [world.account()], ledger=world.ledger, locks=world.folder / "locks")
     assert removed["log"] == 2
     assert "k3" not in world.ledger.sync_log()["key"].to_list()
-
-
-def test_two_runs_at_once_do_not_both_send(world: World) -> None:
-    world.vendor.control(delay_seconds=0.05)
-    waited: list[str] = []
-    declared, want = spec(), desired(people(40))
-
-    def run(name: str) -> None:
-        with Ledger(world.folder / "ledger.sqlite") as ledger:
-            run_sync(
-                "vips",
-                world.account(),
-                lambda have, refused: planned_changes(declared, want, have, refused),
-                ledger=ledger,
-                locks=world.folder / "locks",
-                run_id=name,
-                desired_count=40,
-                on_wait=lambda: waited.append(name),
-            )
-
-    threads = [threading.Thread(target=run, args=(name,)) for name in ("one", "two")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(waited) == 1
-    assert world.vendor.stats()["requests"] == 4
-    assert world.ledger.sync_runs()["delivered"].sort().to_list() == [0, 40]
-
-
-KILLED = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from tests.unit.test_sync_runs import desired, people, quiet, spec, LIMITS
-from cdp_assets.destination_syncs.transform import planned_changes
-from cdp_resources.activation import run_sync
-from cdp_resources.destinations import plugin
-from cdp_resources.destinations.plugin import Account
-from cdp_resources.ledger import Ledger
-folder = Path({folder!r})
-webhook = plugin("webhook")
-account = Account("crm", webhook, webhook.settings.model_validate({{"url": {url!r}}}), LIMITS, folder, quiet)
-want = desired(people(300, {value}, {start}))
-with Ledger(folder / "ledger.sqlite") as ledger:
-    run_sync("vips", account, lambda have, refused: planned_changes(spec(), want, have, refused, allow_removals=True),
-             ledger=ledger, locks=folder / "locks", run_id="killed", desired_count=300)
-"""
-
-
-def killed_run(world: World, value: int, start: int, when: Callable[[], bool]) -> None:
-    code = KILLED.format(root=str(ROOT), folder=str(world.folder), url=world.vendor.url, value=value, start=start)
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    try:
-        while not when() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        assert process.poll() is None, "the run ended before it was killed"
-    finally:
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def test_a_run_that_is_killed_between_sending_and_recording_loses_nothing(world: World) -> None:
-    world.run(people(100))
-    world.vendor.control(delay_seconds=0.03)
-    already = world.vendor.stats()["requests"]
-    killed_run(world, value=2, start=50, when=lambda: world.vendor.stats()["requests"] >= already + 9)
-    time.sleep(0.1)  # the vendor takes what was on its way when the process died
-    world.vendor.control(delay_seconds=0.0)
-    summary = world.run(people(300, 2, 50))
-    assert summary.status == "done"
-    assert summary.resumed > 0
-    assert world.at_vendor() == people(300, 2, 50)
-    assert world.vendor.stats()["conflicts"] == 0
-    assert world.ledger.uncertain("vips").is_empty()
-    statuses = world.ledger.sync_runs()["status"].to_list()
-    assert statuses == ["done", "interrupted", "done"]
-    assert world.ledger.sync_log().filter(pl.col("status") == "uncertain").height >= summary.resumed
-
-
-def test_after_a_killed_run_another_desired_state_is_reached_all_the_same(world: World) -> None:
-    world.vendor.control(delay_seconds=0.03)
-    killed_run(world, value=1, start=0, when=lambda: world.vendor.stats()["requests"] >= 6)
-    time.sleep(0.1)
-    world.vendor.control(delay_seconds=0.0)
-    world.run(people(40, 7, 290))
-    assert world.at_vendor() == people(40, 7, 290)
-    assert world.ledger.acknowledged("vips").height == 40
 
 
 def test_a_hundred_thousand_rows_are_delivered_and_then_nothing_is_left_to_do(world: World) -> None:
