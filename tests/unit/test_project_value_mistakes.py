@@ -41,7 +41,7 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "segments/x.yaml",
         f"{SEGMENT}  trait: orders_count\n  in: [[1]]\n",
-        ["5: where.in[1]: should be a text or a number, not a list"],
+        ["5: where.in[1]: should be a text or a number or true or false, not a list"],
     ),
     (
         "syncs/x.yaml",

@@ -14,7 +14,7 @@ from cdp_resources.home import REPOSITORY
 TRAIT = "trait: x\ndescription: x\nkind: count\n"
 SEGMENT = "segment: x\ndescription: x\nwhere:\n"
 IDENTIFIERS = "identifiers:\n  - {type: user_id, from: [user_id]}\n  - {type: anonymous_id, from: [anonymous_id]}\n"
-EMPTY = "Tuple should have at least 1 item after validation, not 0"
+EMPTY = "give at least one value"
 
 
 def mistakes(folder: Path, file: str, text: str) -> list[str]:
