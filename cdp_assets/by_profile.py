@@ -179,12 +179,17 @@ def _touched(
         keys = pl.concat(ids).unique().alias("identifier_id").to_frame()
         profiles.append(identity.current(keys)["profile_id"])
     if identity.newest_version != primary.mark(IDENTITY):
-        moved = identity.changed_since(primary.mark(IDENTITY))
-        every = identity.scan().filter(pl.col("identifier_id").is_in(moved["identifier_id"].implode()))
-        profiles.append(every.select("profile_id").collect()["profile_id"])
+        profiles.append(moved(identity, primary.mark(IDENTITY)))
     if not profiles:
         return pl.Series("profile_id", [], dtype=pl.Int64)
     return pl.concat(profiles).drop_nulls().unique()
+
+
+def moved(identity: KeyedTable, version: int) -> pl.Series:
+    """The profiles, past and present, of the identifiers that changed since a version of identity_map."""
+    changed = identity.changed_since(version)
+    every = identity.scan().filter(pl.col("identifier_id").is_in(changed["identifier_id"].implode()))
+    return every.select("profile_id").collect()["profile_id"]
 
 
 def _owned(identity: KeyedTable, profiles: pl.Series) -> pl.DataFrame:

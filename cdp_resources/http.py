@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import requests
+import urllib3
 from pydantic import BaseModel, ConfigDict, Field
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
@@ -110,24 +111,29 @@ class Pace:
         self._monotonic = monotonic
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._next = monotonic()
+        self._next = self._held_until = monotonic()
 
     def wait(self) -> None:
         """Return when this caller may start."""
-        with self._lock:
-            present = self._monotonic()
-            turn = max(self._next, present)
-            self._next = turn + self._interval
-        if turn > present:
+        turn: float | None = None
+        while True:
+            with self._lock:
+                present = self._monotonic()
+                if turn is None or turn < self._held_until:  # a hold that began meanwhile takes turns away
+                    turn = max(self._next, present)
+                    self._next = turn + self._interval
+                if turn <= present:
+                    return
             self._sleep(turn - present)
 
     def hold(self, seconds: float) -> None:
         """Let nobody start for that many seconds from now."""
         with self._lock:
-            self._next = max(self._next, self._monotonic() + seconds)
+            self._held_until = max(self._held_until, self._monotonic() + seconds)
+            self._next = max(self._next, self._held_until)
 
 
-def _as_declared(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+def as_declared(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
     """The request with the credentials that were declared: those of its headers, or else of its address.
 
     Without this, requests would put those of ~/.netrc in place of a declared header. Proxies still come from the environment.
@@ -236,7 +242,7 @@ class Sender:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = requests.Session()
-            session.auth = _as_declared
+            session.auth = as_declared
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0))
             self._local.session = session
@@ -261,16 +267,19 @@ class Sender:
                 stream=True,
             ) as response:
                 body = bytearray()
-                for part in response.iter_content(65_536):
+                # What is there so far: a whole part may never come where the answer trickles.
+                while part := response.raw.read1(65_536, decode_content=True):
                     body += part
-                    if len(body) > MAX_ANSWER_BYTES or self._monotonic() > deadline:
+                    if len(body) > MAX_ANSWER_BYTES:
                         return Answer(None, attempts=attempt, failure="answer_too_long", may_have_arrived=True)
+                    if self._monotonic() > deadline:
+                        return Answer(None, attempts=attempt, failure="timeout", may_have_arrived=True)
                 status = response.status_code
                 unclear = before or (status >= 500 and is_retryable(status)) or status == 408
                 return Answer(status, response.headers, bytes(body), attempt, may_have_arrived=unclear)
         except requests.exceptions.ConnectTimeout:
             return Answer(None, attempts=attempt, failure="connect_timeout", may_have_arrived=before)
-        except requests.exceptions.Timeout:
+        except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError):
             return Answer(None, attempts=attempt, failure="timeout", may_have_arrived=True)
         except requests.exceptions.SSLError:
             return Answer(None, attempts=attempt, failure="tls_error", may_have_arrived=before)
@@ -278,5 +287,5 @@ class Sender:
             refused = "NewConnectionError" in repr(error) or "NameResolutionError" in repr(error)
             return Answer(None, attempts=attempt, failure="connection_refused" if refused else "connection_lost",
                           may_have_arrived=before or not refused)  # fmt: skip
-        except requests.exceptions.RequestException:
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):  # also an answer that ends too soon
             return Answer(None, attempts=attempt, failure="no_answer", may_have_arrived=True)

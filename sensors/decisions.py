@@ -46,6 +46,8 @@ class Seen:
     """Runs that failed since the last that did not."""
     since_failure: float = 0.0
     """Seconds since the last of them ended."""
+    last_failure: str = ""
+    """Id of the last run when it failed or was cancelled."""
 
 
 def seals(open_bytes: int, open_seconds: float, under_way: int) -> bool:
@@ -70,7 +72,8 @@ def bring_up_to_date(seen: Seen) -> Request | Skip:
     if left > 0:
         return Skip(f"the last {seen.failures} runs failed; the next attempt is in {left:.0f} s")
     about = f"batch-{seen.highest_batch}" if seen.batches else f"behind-{seen.state}"
-    run_key = f"{about}-retry-{seen.failures}" if seen.failures else about
+    # Dagster launches no second run for a key: each attempt has its own.
+    run_key = f"{about}-after-{seen.last_failure}" if seen.last_failure else about
     return Request(run_key, (seen.hours[0], seen.hours[-1]) if seen.hours else ())
 
 

@@ -57,7 +57,7 @@ def new_events(declared: Declared) -> dg.SensorDefinition:
         context.update_cursor(json.dumps({"open_since": open_since}))
         waits = pending(home, declared.project)
         job = UPDATE if waits.is_of_events else REFRESH
-        count, since = failures(context.instance, job, now)
+        failed = failures(context.instance, job, now)
         seen = decisions.Seen(
             mistakes=len(declared.mistakes),
             under_way=busy,
@@ -66,8 +66,9 @@ def new_events(declared: Declared) -> dg.SensorDefinition:
             hours=waits.hours,
             behind=waits.behind,
             state=waits.state,
-            failures=count,
-            since_failure=since,
+            failures=failed.count,
+            since_failure=failed.since,
+            last_failure=failed.last,
         )
         decided = decisions.bring_up_to_date(seen)
         if isinstance(decided, decisions.Skip):

@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -71,16 +72,31 @@ def under_way(instance: dg.DagsterInstance, home: Home, jobs: Sequence[str], tag
     return count
 
 
-def failures(instance: dg.DagsterInstance, job: str, now: datetime) -> tuple[int, float]:
-    """How many of the last runs of a job failed in a row, and the seconds since the last of them ended."""
-    count, since = 0, 0.0
+@dataclass(frozen=True)
+class Failures:
+    """The last runs of a job that did not do what they were for."""
+
+    count: int = 0
+    """How many failed in a row; a dozen stands for more."""
+    since: float = 0.0
+    """Seconds since the last of them ended."""
+    last: str = ""
+    """Id of the last run when it failed or was cancelled, else empty."""
+
+
+def failures(instance: dg.DagsterInstance, job: str, now: datetime) -> Failures:
+    """What Dagster's records say of the last runs of a job. Those that were cancelled are not counted."""
+    count, since, last = 0, 0.0, ""
     for record in instance.get_run_records(dg.RunsFilter(job_name=job), limit=_REMEMBERED):
         status = record.dagster_run.status
-        if status in _UNDER_WAY or status == dg.DagsterRunStatus.CANCELED:
+        if status in _UNDER_WAY:
             continue
-        if status != dg.DagsterRunStatus.FAILURE:
+        if status not in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED):
             break
+        last = last or record.dagster_run.run_id
+        if status == dg.DagsterRunStatus.CANCELED:
+            continue
         if not count:
             since = now.timestamp() - (record.end_time or record.create_timestamp.timestamp())
         count += 1
-    return count, since
+    return Failures(count, since, last)

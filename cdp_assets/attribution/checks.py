@@ -8,10 +8,10 @@ import dagster as dg
 import polars as pl
 
 from cdp_assets.attribution import schema
-from cdp_assets.attribution.schema import ATTRIBUTION_CREDIT, CONVERSION_EVENTS
+from cdp_assets.attribution.schema import ATTRIBUTION_CREDIT, CONVERSION_EVENTS, LAYER
 from cdp_assets.attribution.spec import AttributionSpec
 from cdp_assets.attribution.transform import distinct_conversions
-from cdp_assets.by_profile import of_subjects
+from cdp_assets.by_profile import IDENTITY, moved, of_subjects
 from cdp_assets.checks import check_promises, promises_spec, result
 from cdp_assets.identity_graph.schema import IDENTITY_MAP, with_profile
 from cdp_assets.run import Run
@@ -33,15 +33,18 @@ SPECS = (
 def check(run: Run, spec: AttributionSpec | None, before: int) -> Iterator[dg.AssetCheckResult]:
     """The outcomes after a run. `before`: the version of attribution_credit before it."""
     yield check_promises(run, ATTRIBUTION_CREDIT, schema.attribution_credit)
-    table = run.lake.keyed(ATTRIBUTION_CREDIT)
-    keys = table.changed_since(before)
-    credit = table.current(keys)
-    identity = run.lake.keyed(IDENTITY_MAP)
-    owned = identity.current().join(keys, on="profile_id", how="semi")
-    events = run.lake.table(CONVERSION_EVENTS)
-    mine = with_profile(of_subjects(events, owned, list(CONVERSION_EVENTS.columns)), owned).join(
-        keys, on="profile_id", how="semi"
-    )
+    with run.writing(LAYER):  # another run commits one table after the other
+        table = run.lake.keyed(ATTRIBUTION_CREDIT)
+        identity = run.lake.keyed(IDENTITY_MAP)
+        # Whom another run's identity has moved meanwhile has credit again when attribution follows it.
+        is_moved = pl.col("profile_id").is_in(moved(identity, table.mark(IDENTITY)).drop_nulls().implode())
+        keys = table.changed_since(before).filter(~is_moved)
+        credit = table.current(keys)
+        owned = identity.current().join(keys, on="profile_id", how="semi")
+        events = run.lake.table(CONVERSION_EVENTS)
+        mine = with_profile(of_subjects(events, owned, list(CONVERSION_EVENTS.columns)), owned).join(
+            keys, on="profile_id", how="semi"
+        )
     models = [each.name for each in spec.models] if spec is not None else []
     wrong = unequal(credit, distinct_conversions(mine), models)
     metadata = {"people": keys.height, "credits": credit.height, "conversions_that_do_not_add_up": wrong}

@@ -50,7 +50,7 @@ def about(run: Run, person: Person, profiles: TableSpec, traits: Collection[str]
         "events": _rows(events.select(_EVENT).head(SHOWN)),
         "profile_data": [_with_provider(run, each) for each in _rows(told.select(_TOLD))],
         "merges": _rows(lake.keyed(IDENTITY_MERGES).current(key).drop("profile_id").sort("at")),
-        "sent": _sent(run, number),
+        "sent": _sent(run, [number, *ids]),
         "deliveries": _deliveries(run, number),
     }
 
@@ -85,12 +85,12 @@ def _consents(run: Run, key: pl.DataFrame) -> list[Plain]:
     return answers + [{"purpose": each.purpose, "status": each.default, "at": None, "expires_at": None} for each in silent]
 
 
-def _sent(run: Run, number: int) -> list[Plain]:
-    """Records that destinations have now."""
+def _sent(run: Run, numbers: Collection[int]) -> list[Plain]:
+    """Records that destinations have now. `numbers`: the person's, and those that records bear from before a merge."""
     if not run.home.ledger.exists():
         return []
     with Ledger(run.home.ledger) as ledger:
-        return _rows(ledger.sent_keys([number]).drop("profile_id"))
+        return _rows(ledger.sent_keys(numbers).drop("profile_id"))
 
 
 def _deliveries(run: Run, number: int) -> list[Plain]:

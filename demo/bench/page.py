@@ -107,7 +107,7 @@ def page(results: Json) -> str:
         f"{versions}. Load average when the last run began: {machine['load_average']}.",
         "",
     ]
-    lines += [f"- `{run['command']}`, {run['at'][:10]}, {run['seconds'] / 60:.0f} minutes" for run in results["runs"]]
+    lines += [f"- `{run['command']}`, {run['at'][:10]}, {max(1, round(run['seconds'] / 60))} min" for run in results["runs"]]
     lines += ["", "## Goals", "", *_markdown(("what", "goal", "measured", "verdict"), map(_goal_row, verdicts(results))), ""]
     for size in results.get("sizes", ()):
         ratio = ratio_to_floor(size)

@@ -60,9 +60,9 @@ def test_every_skip_says_why() -> None:
 
 
 def test_after_failures_it_waits_longer_and_longer_and_then_asks_under_another_name() -> None:
-    failed = replace(SEEN, failures=2, since_failure=10.0)
+    failed = replace(SEEN, failures=2, since_failure=10.0, last_failure="b2")
     assert reason(bring_up_to_date(failed)) == "the last 2 runs failed; the next attempt is in 50 s"
-    assert bring_up_to_date(replace(failed, since_failure=61.0)) == Request("batch-7-retry-2", SEEN.hours)
+    assert bring_up_to_date(replace(failed, since_failure=61.0)) == Request("batch-7-after-b2", SEEN.hours)
     assert [wait_after(count) for count in (0, 1, 2, 3)] == [0, 30, 60, 120]
     assert wait_after(40) == LONGEST_RETRY_SECONDS
 

@@ -175,9 +175,25 @@ def test_a_run_whose_process_is_gone_is_marked_as_failed_and_stops_nobody(derive
     assert gone is not None
     assert gone.status == dg.DagsterRunStatus.FAILURE
     assert gone.tags[ALIVE_TAG] == tags[ALIVE_TAG]
-    count, since = failures(derived.instance, UPDATE, clock.now() + timedelta(seconds=30))
-    assert count == 1
-    assert 25 < since < 120
+    failed = failures(derived.instance, UPDATE, clock.now() + timedelta(seconds=30))
+    assert (failed.count, failed.last) == (1, run.run_id)
+    assert 25 < failed.since < 120
+
+
+@pytest.mark.parametrize("last", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
+def test_each_attempt_has_a_key_of_its_own_however_many_there_were(
+    derived: Installation, monkeypatch: pytest.MonkeyPatch, last: dg.DagsterRunStatus
+) -> None:
+    """Dagster launches no second run for a key, so a key that comes again would end the attempts."""
+    job = definitions.build(Declared(derived.project)).resolve_job_def(UPDATE)
+    derived.receive(20, 9)
+    monkeypatch.setattr("sensors.decisions.FIRST_RETRY_SECONDS", 0.0)
+    keys: list[str | None] = []
+    for _ in range(15):
+        derived.instance.create_run_for_job(job, status=last)
+        [request], _, _ = evaluated(derived, "new_events")
+        keys.append(request.run_key)
+    assert len(set(keys)) == 15
 
 
 def test_what_is_being_received_is_sealed_only_after_it_has_waited(derived: Installation) -> None:

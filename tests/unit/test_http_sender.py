@@ -233,6 +233,63 @@ def test_an_answer_that_never_ends_is_cut_off(make: Callable[..., Sender]) -> No
     assert (answer.status, answer.failure, answer.may_have_arrived) == (None, "answer_too_long", True)
 
 
+def test_an_answer_that_trickles_takes_no_longer_than_an_attempt_may() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    done = threading.Event()
+
+    def trickling() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+            try:
+                while not done.wait(0.02):
+                    connection.sendall(b"x")
+            except OSError:
+                return
+
+    thread = threading.Thread(target=trickling, daemon=True)
+    thread.start()
+    with listener, Sender(Limits(timeout_seconds=0.2, max_attempts=1)) as sender:
+        answer = sender.send(request_to(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
+    done.set()
+    thread.join(5)
+    assert (answer.status, answer.failure, answer.may_have_arrived) == (None, "timeout", True)
+
+
+def test_an_answer_that_ends_too_soon_is_none(make: Callable[..., Sender]) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def ending() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+
+    thread = threading.Thread(target=ending, daemon=True)
+    thread.start()
+    with listener:
+        answer = make(Limits(max_attempts=1)).send(request_to(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
+    thread.join(5)
+    assert (answer.status, answer.failure, answer.may_have_arrived) == (None, "no_answer", True)
+
+
+def test_who_waits_for_a_turn_waits_longer_when_a_vendor_asks_for_it_meanwhile() -> None:
+    clock = Clock()
+
+    def sleep(seconds: float) -> None:
+        if not clock.slept:  # another thread's answer, while this one waits
+            pace.hold(7.0)
+        clock.sleep(seconds)
+
+    pace = Pace(10, clock, sleep)
+    pace.wait()
+    pace.wait()
+    assert clock.time == pytest.approx(7.0)
+    pace.wait()
+    assert clock.time == pytest.approx(7.1)
+
+
 def test_starts_are_paced_over_all_threads() -> None:
     clock = Clock()
     pace = Pace(10, clock, clock.sleep)

@@ -17,6 +17,7 @@ import requests
 import xxhash
 
 from cdp_resources.durable_files import replace_file
+from cdp_resources.http import as_declared
 from cdp_resources.look_ups.tables import LookUpError, rows_of
 from cdp_resources.secrets import SecretRef
 from cdp_resources.sources import state
@@ -117,7 +118,7 @@ def _asked(declared: Download, before: Fetched | None) -> tuple[bytes, Mapping[s
     if before is not None and before.last_modified:
         headers["If-Modified-Since"] = before.last_modified
     until = time.monotonic() + LONGEST_SECONDS
-    with requests.get(declared.url, headers=headers, stream=True, timeout=_PATIENCE) as answer:
+    with requests.get(declared.url, headers=headers, auth=as_declared, stream=True, timeout=_PATIENCE) as answer:
         if answer.status_code == 304 and before is not None:
             return None
         if answer.status_code != 200:
