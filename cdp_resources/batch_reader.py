@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from cdp_resources import hashing
+from cdp_resources import envelope, hashing
 
 _TEXT = "VARCHAR"
 _IDS = {
@@ -50,6 +50,8 @@ _QUERY = f"""
         {", ".join(f'message."{name}" as {name}' for name in _OBJECTS)}
     from read_json(@paths, format='newline_delimited', columns=@columns, ignore_errors=true, maximum_object_size={_LONGEST_LINE})"""  # noqa: S608 - constants
 _MESSAGE_AT = '"message":'
+_HEAD = ("source", "received_at", "sent_at", "ip", "request")
+"""Fields of a line's header that a line which continues another has too; the others are null there."""
 
 
 def instants(texts: pl.Series) -> pl.Series:
@@ -87,11 +89,15 @@ def read_lines(files: Sequence[tuple[int, Path]], threads: int = 1) -> pl.DataFr
     group_id, event, name, claimed_at (the message's own instant), has_claimed_at (a text was there), properties, context, traits (JSON texts of objects), payload (the message,
     byte for byte).
     """
-    cut = pl.col("text").str.slice(pl.col("text").str.find(_MESSAGE_AT, literal=True) + len(_MESSAGE_AT)).str.head(-1)
+    text = pl.col("text")
+    cut = text.str.slice(text.str.find(_MESSAGE_AT, literal=True) + len(_MESSAGE_AT)).str.head(-1)
     lines = pl.concat(
         [
             pl.scan_lines(path, name="text").select(
-                pl.lit(seq, pl.Int64).alias("batch_seq"), pl.int_range(pl.len(), dtype=pl.Int64).alias("offset"), payload=cut
+                pl.lit(seq, pl.Int64).alias("batch_seq"),
+                pl.int_range(pl.len(), dtype=pl.Int64).alias("offset"),
+                payload=cut,
+                is_continued=text.str.starts_with(envelope.CONTINUED.decode()),
             )
             for seq, path in files
         ]
@@ -105,17 +111,25 @@ def read_lines(files: Sequence[tuple[int, Path]], threads: int = 1) -> pl.DataFr
     ids = [pl.when(~pl.col(name).str.contains(r"^[\[{]")).then(pl.col(name)).alias(name) for name in _IDS.values()]
     objects = [pl.when(pl.col(name).str.starts_with("{")).then(pl.col(name)).alias(name) for name in _OBJECTS]
     return (
-        lines.hstack(fields)
+        lines.hstack(_with_heads(fields.with_columns(instants(fields["sent_at"]).alias("sent_at")), lines))
         .with_columns(
             pl.col("received_at").dt.replace_time_zone("UTC"),
             *ids,
             *objects,
-            instants(fields["sent_at"]).alias("sent_at"),
             instants(fields["claimed"]).alias("claimed_at"),
             has_claimed_at=pl.col("claimed").is_not_null(),
         )
-        .drop("claimed")
+        .drop("claimed", "is_continued")
     )
+
+
+def _with_heads(fields: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
+    """The fields, those of a line that continues another filled in from there; nothing is where what it continues is in another file."""
+    is_continued = lines["is_continued"] & (lines["offset"] > 0)
+    if not is_continued.any():
+        return fields
+    own = pl.when(~is_continued).then(pl.int_range(pl.len(), dtype=pl.UInt32)).forward_fill()
+    return fields.with_columns(pl.col(_HEAD).gather(own))
 
 
 def message_keys(source: pl.Series, message_id: pl.Series) -> tuple[pl.Series, pl.Series]:

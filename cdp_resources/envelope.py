@@ -2,7 +2,9 @@
 
 A line is one JSON object with an ASCII header, `message` always last:
 `{"source","received_at","sent_at","type","ip","line","reason","message"}` and a newline, with `request` before `reason` where headers or cookies
-are kept: JSON as a text, so that no name of a cookie can look like a field of the line. What makes a message acceptable is in messages.py.
+are kept: JSON as a text, so that no name of a cookie can look like a field of the line. A line of `message` alone continues the line before it: `source`,
+`received_at`, `sent_at`, `ip` and `request` are as there, all else is null. So the messages of one call are kept, of which those fields are a seventh,
+and with `request` a third. What makes a message acceptable is in messages.py.
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ import msgspec
 MAX_REFUSED_BYTES = 65_536
 """A refused text is cut at this many bytes."""
 
+CONTINUED = b'{"message":'
+"""Begins a line that continues the one before it."""
+
 END = b"}\n"
 """What follows the message of an accepted line."""
 
 _HEAD = re.compile(rb'\{"source":("(?:[^"\\]|\\.)*"),"received_at":(\d+),')
 _ERASED = b'"reason":"erased","message":null}'
+_MESSAGE = b'"message":'
 _OUTSIDE_STRINGS = b"\n\r\t"
 
 
@@ -73,11 +79,19 @@ def header(
     return (fields + '"reason":null,"message":').encode("ascii")
 
 
-def accepted(head: bytes, messages: Sequence[bytes]) -> bytes:
-    """The lines of messages that share one header. Empty for no messages."""
+def accepted(head: bytes, messages: Sequence[bytes], *, is_continued: bool = False) -> bytes:
+    """The lines of messages that share one header. Empty for no messages.
+
+    With `is_continued` the others continue the first: then the header has neither `type` nor `line`.
+    """
     if not messages:
         return b""
-    return head + (END + head).join(messages) + END
+    return head + (END + (CONTINUED if is_continued else head)).join(messages) + END
+
+
+def standalone(line: bytes, before: bytes) -> bytes:
+    """A line that continues another, with the header of the last line `before` it that continues none."""
+    return before[: before.index(_MESSAGE) + len(_MESSAGE)] + line[len(CONTINUED) :]
 
 
 def refused(

@@ -13,7 +13,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -173,21 +173,24 @@ class Inbox:
             sync_directory(self._sealed)
         return renamed
 
-    def replace_lines(self, batch: Batch, erase: Callable[[bytes], bool]) -> int:
-        """Erase in place the lines for which `erase` says so, and return how many; no other line moves or changes.
+    def erase_lines(self, batch: Batch, offsets: Container[int]) -> int:
+        """Erase the lines at these offsets in place, and return how many were not erased before; all others keep their place and what they say.
 
-        `erase` is given each line with its newline, except those erased before. FileNotFoundError for a batch that was dropped.
+        FileNotFoundError for a batch that was dropped.
         """
         with self._lock():
             source = self.path(batch)
             with source.open("rb") as lines, self._stage(locked=True) as (path, file):
-                count = 0
-                for line in lines:
-                    if not envelope.is_erased(line) and erase(line):
-                        file.write(envelope.erased(line))
-                        count += 1
+                count, own, is_gone = 0, b"", False
+                for offset, line in enumerate(lines):
+                    is_continued = line.startswith(envelope.CONTINUED)
+                    own = own if is_continued else line
+                    if offset in offsets and not envelope.is_erased(line):
+                        file.write(envelope.erased(own))
+                        count, is_gone = count + 1, True
                     else:
-                        file.write(line)
+                        file.write(envelope.standalone(line, own) if is_continued and is_gone else line)
+                        is_gone = False
                 if count:
                     file.flush()
                     os.fsync(file.fileno())

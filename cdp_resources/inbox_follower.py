@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cdp_resources import envelope
 from cdp_resources.inbox import Batch, Inbox
 
 
@@ -21,7 +22,7 @@ class Arrived:
     """What came since the last look."""
 
     lines: list[bytes]
-    """Whole lines without their newline; those of one writer in order."""
+    """Whole lines without their newline, none of which continues another; those of one writer in order."""
     skipped_bytes: int
     """Bytes that were passed over because more had come than is read at once."""
 
@@ -34,12 +35,30 @@ class _Followed:
         status = os.fstat(self.descriptor)
         self.identity = (status.st_dev, status.st_ino)
         self.offset = 0
+        self._own = b""
+        """The last line that continues no other."""
 
     def size(self) -> int:
         return os.fstat(self.descriptor).st_size
 
-    def read(self, limit: int) -> tuple[bytes, int]:
-        """The whole lines after `offset`, of the last `limit` bytes at most; and how many bytes were passed over."""
+    def lines(self, limit: int) -> tuple[list[bytes], int, int]:
+        """The lines after `offset`, of the last `limit` bytes at most; how many bytes were read, and how many passed over."""
+        data, skipped = self._read(limit)
+        if skipped:
+            self._own = b""
+        found: list[bytes] = []
+        for line in data.split(b"\n"):
+            if not line.startswith(envelope.CONTINUED):
+                if line:
+                    self._own = line
+                    found.append(line)
+            elif self._own:
+                found.append(envelope.standalone(line, self._own))
+            else:  # what it continues was passed over
+                skipped += len(line) + 1
+        return found, len(data), skipped
+
+    def _read(self, limit: int) -> tuple[bytes, int]:
         size = self.size()
         # A write that failed is cut off again: its sender was told so, and whoever looked just then has seen it too early.
         start = self.offset = min(self.offset, size)
@@ -80,19 +99,19 @@ class InboxFollower:
         segments = set(self._inbox.open_segments())
         self._follow(segments - self._followed.keys())
         sealed = [self._followed.pop(path) for path in self._followed.keys() - segments]
-        parts: list[bytes] = []
+        lines: list[bytes] = []
         skipped = 0
         room = self._max_bytes
         # Sealed segments stay open until the batches were gone through: the kernel gives the number of a closed file to the next.
         batches = self._unseen_batches([*sealed, *self._followed.values()], is_changed=bool(sealed))
         for each in [*sealed, *self._followed.values(), *batches]:
-            data, passed = each.read(room)
-            parts.append(data)
-            room -= len(data)
+            found, size, passed = each.lines(room)
+            lines += found
+            room -= size
             skipped += passed
         for each in [*sealed, *batches]:
             each.close()
-        return Arrived([line for part in parts for line in part.split(b"\n") if line], skipped)
+        return Arrived(lines, skipped)
 
     def close(self) -> None:
         """Let go of the segments."""

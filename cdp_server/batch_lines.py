@@ -13,11 +13,17 @@ from cdp_resources.messages import RefusedMessageError
 
 
 def at_once(
-    body: bytes, batch: messages.Batch, head: bytes, spec: HttpSource, *, is_anonymous_id_needed: bool = False
+    body: bytes,
+    batch: messages.Batch,
+    head: bytes,
+    spec: HttpSource,
+    *,
+    is_anonymous_id_needed: bool = False,
+    is_continued: bool,
 ) -> bytes | None:
     """The lines of `batch`, which is what `body` says; None when its messages must be looked at one by one.
 
-    With `is_anonymous_id_needed` they must where one has no anonymousId.
+    With `is_anonymous_id_needed` they must where one has no anonymousId. `is_continued`: the lines are kept in this order, so that `head` is needed once.
     """
     texts: Sequence[bytes] = batch.batch
     if batch.context is not None or len(texts) > spec.max_batch_events:
@@ -26,7 +32,7 @@ def at_once(
         return None
     if envelope.has_layout(body):
         texts = [envelope.one_line(bytes(text)) for text in texts]
-    return envelope.accepted(head, texts)
+    return envelope.accepted(head, texts, is_continued=is_continued)
 
 
 def one_by_one(

@@ -81,6 +81,11 @@ class Collector:
         return self._commits.open_bytes if self._commits else 0
 
     @property
+    def keeps_order(self) -> bool:
+        """Whether lines that are written together stay together: a topic's messages may part them."""
+        return self._config.kafka is None
+
+    @property
     def has_room(self) -> bool:
         """Whether the disk has the declared minimum free."""
         return self._commits.has_room if self._commits else True
@@ -384,7 +389,9 @@ class _BatchCall(_Post):
     def _lines(self, call: Call, body: bytes, batch: messages.Batch) -> bytes | None:
         has_cookie = call.visitor.cookie_id is not None
         head = call.head(None, batch.sentAt)
-        return batch_lines.at_once(body, batch, head, call.source.spec, is_anonymous_id_needed=has_cookie)
+        return batch_lines.at_once(
+            body, batch, head, call.source.spec, is_anonymous_id_needed=has_cookie, is_continued=self._collector.keeps_order
+        )
 
 
 def _settle(written: asyncio.Future[bool], is_written: bool) -> None:

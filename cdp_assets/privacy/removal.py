@@ -24,7 +24,6 @@ from cdp_assets.privacy.search import BASE, KEYS, PLACE, Holdings, Layers, carry
 from cdp_assets.privacy.values import Needles, Wanted, mentions
 from cdp_assets.raw_events import schema as raw
 from cdp_assets.run import Run
-from cdp_resources import envelope
 from cdp_resources.batch_reader import read_lines
 from cdp_resources.inbox import Batch
 from cdp_resources.lake import KeyedTable, Table, TableSpec
@@ -171,16 +170,8 @@ def _remember_keys(run: Run, found: Holdings) -> None:
 
 def _erase_lines(run: Run, places: pl.DataFrame) -> int:
     offsets = {seq: set(each) for seq, each in places.group_by("batch_seq").agg("offset").iter_rows()}
-    count = 0
-    for batch in run.inbox.batches():
-        mine = offsets.get(batch.batch_seq)
-        if mine is None:
-            continue
-        with run.inbox.path(batch).open("rb") as file:
-            lines = {line for number, line in enumerate(file) if number in mine and not envelope.is_erased(line)}
-        if lines:
-            count += run.inbox.replace_lines(batch, lines.__contains__)
-    return count
+    batches = (batch for batch in run.inbox.batches() if batch.batch_seq in offsets)
+    return sum(run.inbox.erase_lines(batch, offsets[batch.batch_seq]) for batch in batches)
 
 
 def _recount(run: Run, seqs: Sequence[int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ import pytest
 
 from cdp_resources.inbox import Inbox
 from tests.e2e.command import KEYS, REPOSITORY, post
+from tests.inbox_lines import lines_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -127,8 +127,7 @@ def test_workers_and_their_parent_killed_under_load_lose_and_double_nothing(
     assert process.wait(60) == 0
     inbox = Inbox(tmp_path / "inbox")
     assert inbox.pending_bytes() == 0
-    lines = [line for batch in inbox.batches() for line in inbox.path(batch).read_bytes().splitlines()]
-    stored = [json.loads(line)["message"]["messageId"] for line in lines]
+    stored = [line["message"]["messageId"] for line in lines_of(inbox)]
     assert len(acknowledged) >= 150
     assert set(acknowledged) <= set(stored)
     assert len(stored) == len(set(stored))

@@ -38,16 +38,8 @@ NOBODY: list[Any] = [
 ]
 EMAILS = ["ann@shop.example", "Bob@Shop.example", "c.c+x@shop.example", "dörte@bücher.example", "e@e.co"]
 OFFICE = ["info@shop.example", "INFO@shop.example "]
-PHONES = [
-    "+44 20 7946 0958",
-    "020 7946 0958",
-    "+442079460958",
-    "(202) 555-0143",
-    "+1 202-555-0143",
-    "+49 30 12345678",
-    "12",
-    "+1 1",
-]
+PHONES = ["+44 20 7946 0958", "020 7946 0958", "+442079460958", "(202) 555-0143"]
+PHONES += ["+1 202-555-0143", "+49 30 12345678", "12", "+1 1"]
 AMOUNTS: list[Any] = [
     *map(Number, ("10.50", "10.5", "49.9", "0.125", "10.005", "1e2", "-5", "0", "1000000", "33.333", "19.99", "1")),
     *("19.99", "10.00", "7", "abc", "", "12,50", True, None),
@@ -138,9 +130,14 @@ def smallest(received: History, fails: Callable[[History], bool]) -> History:
         chunk = chunk if is_smaller else max(1, chunk // 2)
     for batch in list(received):
         without = [each for each in received if each is not batch]
-        if fails(without):
-            received = without
+        received = without if fails(without) else received
     return received
+
+
+def _of_one_call(before: Line, line: Line) -> Line:
+    """The line as if it had come in one call with the line before it, where both can be of a batch call."""
+    is_any_alone = any(each is not None for line in (before, line) for each in (line.type, line.line, line.reason))
+    return line if is_any_alone else replace(before, message=line.message)
 
 
 class _Shop:
@@ -164,6 +161,8 @@ class _Shop:
         for _ in range(size):
             self._tick()
             self.lines.append(self._told() if self.others.random() < 0.12 else self._line())
+            if len(self.lines) > 1 and self.others.random() < 0.8:
+                self.lines[-1] = _of_one_call(*self.lines[-2:])
         self._seal()
         return self.batches
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ class World:
         sealed = SealedBatch(batch.batch_seq, batch.hour)
         path = self.home.inbox / "sealed" / f"{sealed.batch_id}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(_line(each) for each in batch.lines), encoding="utf-8", newline="")
+        path.write_text("".join(_lines(batch.lines)), encoding="utf-8", newline="")
 
     def run(self, declared: Declarations, as_of: int, *, full: bool = False, redo_hours: Iterable[str] = ()) -> None:
         run = Run(self.home, project(declared), moment(as_of), full=full, checkpoint=self.checkpoint)
@@ -160,8 +160,19 @@ class World:
         return of
 
 
-def _line(line: reference.Line) -> str:
-    fields = {
+def _lines(lines: Iterable[reference.Line]) -> Iterator[str]:
+    """Those that can continue the one before them do, as the messages of one call."""
+    before: dict[str, object] | None = None
+    for line in lines:
+        fields = _header(line)
+        message = "null" if line.message is None else line.message
+        is_continued = fields == before and fields["type"] is fields["line"] is fields["reason"] is None
+        yield f'{{"message":{message}}}\n' if is_continued else json.dumps(fields)[:-1] + f',"message":{message}}}\n'
+        before = fields
+
+
+def _header(line: reference.Line) -> dict[str, object]:
+    return {
         "source": line.source,
         "received_at": line.received_at,
         "sent_at": None if line.sent_at is None else moment(line.sent_at).isoformat(),
@@ -170,8 +181,6 @@ def _line(line: reference.Line) -> str:
         "line": line.line,
         "reason": line.reason,
     }
-    message = "null" if line.message is None else line.message
-    return json.dumps(fields)[:-1] + ',"message":' + message + "}\n"
 
 
 def moment(micros: int) -> datetime:

@@ -122,7 +122,7 @@ def test_a_batch_taken_at_once_is_what_it_would_be_one_by_one(body: bytes) -> No
     if not batch.batch:
         return
     lines, refused_count = batch_lines.one_by_one(batch, HEAD, SPEC, refused)
-    at_once = batch_lines.at_once(body, batch, HEAD, SPEC)
+    at_once = batch_lines.at_once(body, batch, HEAD, SPEC, is_continued=False)
     event(f"at once: {at_once is not None}, refused: {refused_count > 0}")
     assert lines.count(b"\n") == len(batch.batch)
     if at_once is not None:
@@ -130,6 +130,9 @@ def test_a_batch_taken_at_once_is_what_it_would_be_one_by_one(body: bytes) -> No
         for line, text in zip(at_once.split(b"\n"), batch.batch, strict=False):
             assert line.startswith(HEAD)
             assert json.loads(line)["message"] == json.loads(bytes(text))
+        continued = batch_lines.at_once(body, batch, HEAD, SPEC, is_continued=True)
+        first, *others = at_once.split(b"\n")
+        assert continued == b"\n".join([first, *[envelope.CONTINUED + each[len(HEAD) :] if each else b"" for each in others]])
 
 
 @pytest.mark.parametrize("space", [b"", b" ", b"\r\n\t"])
@@ -137,7 +140,8 @@ def test_a_batch_taken_at_once_is_what_it_would_be_one_by_one(body: bytes) -> No
 def test_usual_messages_are_taken_at_once_however_many_brackets_they_share(space: bytes, count: int, items: int) -> None:
     message = written([*GOOD, ('"products"', "[" + ",".join(["{}"] * items) + "]")])
     body = b'{"batch":[' + (b"," + space).join([message.encode()] * count) + b"]}"
-    assert batch_lines.at_once(body, messages.split(body), HEAD, SPEC) == (HEAD + message.encode() + envelope.END) * count
+    lines = batch_lines.at_once(body, messages.split(body), HEAD, SPEC, is_continued=False)
+    assert lines == (HEAD + message.encode() + envelope.END) * count
 
 
 @given(st.lists(st.sampled_from(USUAL), max_size=7), st.sampled_from([FEW, GOOD]), OPENING, st.integers(0, 7))
@@ -147,4 +151,5 @@ def test_one_level_too_many_is_seen_among_messages_of_any_kind(
     for depth, accepted in ((MAX_DEPTH - 1, True), (MAX_DEPTH, False)):
         texts = [*others[:place], written([*members, ('"x"', deep(depth, opening))]), *others[place:]]
         body = f'{{"batch":[{",".join(texts)}]}}'.encode()
-        assert (batch_lines.at_once(body, messages.split(body), HEAD, SPEC) is not None) == accepted
+        found = batch_lines.at_once(body, messages.split(body), HEAD, SPEC, is_continued=False)
+        assert (found is not None) == accepted

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from cdp_resources.inbox import Batch, Inbox
+from cdp_resources.inbox import Inbox
+from tests.inbox_lines import lines_of
 from tests.server import replicating
 from tests.server.postgres import Postgres
 from tests.server.postgres import running as postgres_running
@@ -118,10 +119,6 @@ class Server:
 
 def basic(key: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{key}:".encode()).decode()}
-
-
-def lines_of(inbox: Inbox, batches: list[Batch]) -> list[dict[str, Any]]:
-    return [json.loads(line) for batch in batches for line in inbox.path(batch).read_bytes().splitlines()]
 
 
 SOURCES = {

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from cdp_resources.inbox import Inbox
+from tests.inbox_lines import lines_of
 
 KEY = {"Authorization": "Basic d2ViLWtleTo="}
 
@@ -69,9 +70,7 @@ def test_killed_five_times_amid_sends_nothing_acknowledged_is_missing(start: Cal
                 file.write(b'{"source":"web","received_at":17930000')
     inbox.seal_open()
     batches = inbox.batches()
-    stored = [
-        json.loads(line)["message"]["messageId"] for batch in batches for line in inbox.path(batch).read_bytes().splitlines()
-    ]
+    stored = [line["message"]["messageId"] for line in lines_of(inbox, batches)]
     assert len(acknowledged) >= 15
     assert set(acknowledged) <= set(stored) <= set(sent)
     assert len(stored) == len(set(stored))

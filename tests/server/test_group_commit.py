@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import tempfile
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from cdp_resources.segment_writer import SegmentWriter
 from cdp_server.config import ServerConfig
 from cdp_server.group_commit import GroupCommit
 from cdp_server.metrics import Metrics
+from tests.inbox_lines import lines_of
 
 HOUR = 3_600_000_000
 START = 1_795_975_200_000_000
@@ -101,11 +101,10 @@ def test_everybody_is_told_once_and_what_is_told_is_true(faults: list[str]) -> N
         stored, lost = runner.run(live(root, faults))
         inbox = Inbox(root)
         inbox.seal_open()
-        lines = [json.loads(line) for batch in inbox.batches() for line in inbox.path(batch).read_bytes().splitlines()]
-        assert sorted(line["message"]["n"] for line in lines) == sorted(stored)
+        assert sorted(line["message"]["n"] for line in lines_of(inbox)) == sorted(stored)
         assert not set(stored) & set(lost)
         for batch in inbox.batches():
-            hours = {json.loads(line)["received_at"] // HOUR for line in inbox.path(batch).read_bytes().splitlines()}
+            hours = {line["received_at"] // HOUR for line in lines_of(inbox, [batch])}
             assert hours == {int(datetime.strptime(batch.hour, "%Y%m%d%H").replace(tzinfo=UTC).timestamp()) // 3600}
         if not set(faults) & {"place is full", "reserve", "append", "rest", "chore"}:
             assert not lost

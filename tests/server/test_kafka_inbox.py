@@ -24,6 +24,7 @@ from cdp_resources.kafka.cluster import InboxTopic, KafkaUnavailableError
 from cdp_resources.kafka.inbox_topic import FOREIGN, move, waiting
 from cdp_resources.kafka.topic_writer import TopicWriter
 from tests import kafka_brokers
+from tests.inbox_lines import lines_of
 from tests.kafka_brokers import NOT_ENOUGH_REPLICAS, PRODUCE, Brokers
 from tests.server.conftest import REPOSITORY, Server, basic
 
@@ -63,7 +64,7 @@ def lines(count: int, at: datetime = NOW, first: int = 0, size: int = 10) -> byt
 
 def stored(inbox: Inbox) -> list[dict[str, Any]]:
     inbox.seal_open()
-    return [json.loads(line) for batch in inbox.batches() for line in inbox.path(batch).read_bytes().splitlines()]
+    return lines_of(inbox)
 
 
 def ids(inbox: Inbox) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from cdp_resources.inbox import Inbox
 from demo.load import Kind, compare, measure
+from tests.inbox_lines import lines_of
 
 
 @pytest.mark.e2e
@@ -26,7 +27,7 @@ def test_what_the_load_counts_is_stored(tmp_path: Path, kind: Kind) -> None:
 def test_with_everything_on_headers_cookies_and_addresses_are_kept(tmp_path: Path) -> None:
     rate = measure("everything", "single", tmp_path / "inbox", seconds=0.4, connections=4, events_per_batch=1, from_browser=True)
     inbox = Inbox(tmp_path / "inbox")
-    lines = [json.loads(line) for batch in inbox.batches() for line in inbox.path(batch).read_bytes().splitlines()]
+    lines = lines_of(inbox)
     assert rate.failures == 0
     assert len(lines) >= rate.events > 0
     request = json.loads(lines[0]["request"])

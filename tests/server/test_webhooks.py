@@ -31,6 +31,7 @@ from cdp_resources import clock
 from cdp_resources.home import REPOSITORY, Home
 from cdp_resources.inbox import Inbox
 from cdp_resources.lake import Lake
+from tests.inbox_lines import lines_of
 
 OLD, NEW = "whsec_the_one_before", "whsec_the_one_after"
 CRM = "hubspot-client-secret"
@@ -85,8 +86,7 @@ class Collector:
         """Every line of a source in the inbox."""
         inbox = Inbox(self.home.inbox)
         inbox.seal_open()
-        lines = [json.loads(line) for batch in inbox.batches() for line in inbox.path(batch).read_bytes().splitlines()]
-        return [line for line in lines if line["source"] == source]
+        return [line for line in lines_of(inbox) if line["source"] == source]
 
 
 Start = Callable[[Path], Collector]
