@@ -64,6 +64,8 @@ class FastPath(LimitedHeads):
         self._routes = routes
         self._metrics = metrics
         self._answered_at = 0.0
+        self._of_every_answer: list[tuple[bytes, bytes]] = []
+        self._beginning = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._awaited = None
@@ -146,7 +148,10 @@ class FastPath(LimitedHeads):
         if request.disconnected or self.transport.is_closing():
             return
         close = b"" if request.keep_alive else b"connection: close\r\n"
-        self.transport.write(_beginning(tuple(self.server_state.default_headers)) + close + request.answer.success())
+        if self._of_every_answer is not self.server_state.default_headers:  # uvicorn makes them once a second
+            self._of_every_answer = self.server_state.default_headers
+            self._beginning = _beginning(tuple(self._of_every_answer))
+        self.transport.write(self._beginning + close + request.answer.success())
         request.response_complete = True
         request.body = b""  # the connection may rest for a while
         if not request.keep_alive:
@@ -222,5 +227,5 @@ class FastPath(LimitedHeads):
 
 @lru_cache(maxsize=4)
 def _beginning(of_every_answer: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    """The status line, and headers that uvicorn makes once a second."""
+    """The status line and headers."""
     return STATUS_LINE[200] + b"".join([b"%b: %b\r\n" % each for each in of_every_answer])

@@ -37,8 +37,8 @@ class Visitor(msgspec.Struct, frozen=True, gc=False):
     """Its id by the source's own cookie."""
     set_cookie: bytes | None = None
     """The header that sets it."""
-    request: str | None = None
-    """JSON of the headers and cookies that the source keeps."""
+    request: bytes | None = None
+    """JSON, in ASCII, of the headers and cookies that the source keeps."""
 
 
 class Visitors:
@@ -87,7 +87,7 @@ class Visitors:
         is_dropped = "drop" in answers
         return is_dropped or "anonymous" in answers, is_dropped
 
-    def _request(self, headers: Mapping[bytes, bytes], cookies: Mapping[str, str]) -> str | None:
+    def _request(self, headers: Mapping[bytes, bytes], cookies: Mapping[str, str]) -> bytes | None:
         said: dict[str, str] = {}
         for name, sent in self._kept_headers:
             if (value := headers.get(sent)) is not None:
@@ -98,9 +98,10 @@ class Visitors:
                 held[name] = text[:_KEPT_LENGTH]
         if not (said or held):
             return None
-        encoded = msgspec.json.encode({"headers": said, "cookies": held})
+        kept = {"headers": said, "cookies": held}
+        encoded = msgspec.json.encode(kept)
         # Lines of the inbox are ASCII up to the message.
-        return encoded.decode() if encoded.isascii() else json.dumps({"headers": said, "cookies": held}, separators=(",", ":"))
+        return encoded if encoded.isascii() else json.dumps(kept, separators=(",", ":")).encode("ascii")
 
 
 def _attributes(cookie: IdCookie) -> str:
