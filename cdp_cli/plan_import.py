@@ -43,7 +43,7 @@ def plan_import(context: click.Context, format_: str, paths: tuple[Path, ...], i
     """
     try:
         found = plan_formats()[format_].read([_parsed(path) for path in _files(paths)])
-    except (PlanFormatError, json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except PlanFormatError as error:
         raise click.ClickException(" ".join(str(error).split())) from None
     files, problems = written(into or config_dir() / "tracking_plan", found.events, found.common, replace=replace)
     for file in files:
@@ -65,10 +65,20 @@ def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def _parsed(path: Path) -> File:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix in (".yaml", ".yml"):
-        return File(path.stem, tuple(each for each in yaml.safe_load_all(text) if each is not None), str(path))
+    """What stands in a file. Raises PlanFormatError with the file, and the line where it is known."""
     try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix in (".yaml", ".yml"):
+            return File(path.stem, tuple(each for each in yaml.safe_load_all(text) if each is not None), str(path))
         return File(path.stem, (json.loads(text),), str(path))
     except json.JSONDecodeError as error:
         raise PlanFormatError(f"{path}:{error.lineno}: {error.msg}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise PlanFormatError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem or error.context}") from None
+    except yaml.YAMLError:
+        raise PlanFormatError(f"{path}: a character that YAML does not allow") from None
+    except RecursionError:
+        raise PlanFormatError(f"{path}: nested too deep to be read") from None
+    except UnicodeDecodeError:
+        raise PlanFormatError(f"{path}: not UTF-8") from None

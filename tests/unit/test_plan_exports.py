@@ -124,17 +124,39 @@ def test_the_python_client_is_typed_and_sends_the_version(plan: TrackingPlan, tm
         "from typing import Any\nimport events\n\n\ndef good(sdk: Any) -> None:\n    events.order_completed(sdk, {'total': 3})\n\n\n"
         "def bad(sdk: Any) -> None:\n    events.order_completed(sdk, {'total': 'x'})\n    events.order_completed(sdk, {})\n"
     )
+    assert _mistakes(tmp_path) == [["use.py", "10"], ["use.py", "11"]]
+
+
+def _mistakes(folder: Path) -> list[list[str]]:
+    """File and line of what a type checker finds in use.py and what it imports."""
     checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(tmp_path / "cache"), "use.py"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(folder / "cache"), "use.py"],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert [line.split(":")[0:2] for line in checked.stdout.splitlines() if ": error:" in line] == [
-        ["use.py", "10"],
-        ["use.py", "11"],
-    ]
+    return [line.split(":")[0:2] for line in checked.stdout.splitlines() if ": error:" in line]
+
+
+def test_no_two_things_of_the_python_client_have_one_name(tmp_path: Path) -> None:
+    nested = {"type": "object", "properties": {"city": {"type": "string"}}}
+    given = {"ship to": nested, "ship_to": {**nested, "properties": {"zip": {"type": "string"}}}}
+    names = ["any", "str", "class", "step 1 23", "step 12 3", "order", "order ship to", "typed dict"]
+    plan = TrackingPlan.model_validate(
+        {"events": [{"event": name, "description": "d", "properties": given if name == "order" else {}} for name in names]}
+    )
+    text = plan_exports()["python"].write(plan, {})["events.py"]
+    client, sdk = _module(text), _Recorder()
+    for each in (client.any, client.str_, client.class_, client.step_1_23, client.step_12_3, client.order, client.order_ship_to):
+        each(sdk, {})
+    assert [told["event"] for _, told in sdk.calls] == names[:-1]
+    (tmp_path / "events.py").write_text(text)
+    (tmp_path / "use.py").write_text(
+        "from typing import Any\nimport events\n\n\ndef use(sdk: Any) -> None:\n    events.order(sdk, {'ship to': {'city': 'x'}})\n"
+        "    events.order(sdk, {'ship_to': {'zip': 'x'}})\n    events.order(sdk, {'ship_to': {'city': 'x'}})\n"
+    )
+    assert _mistakes(tmp_path) == [["use.py", "8"]]
 
 
 def test_the_typescript_client_names_types_and_versions(plan: TrackingPlan) -> None:
@@ -288,3 +310,20 @@ def test_an_import_names_the_file_that_cannot_be_read_by_its_path(tmp_path: Path
     done = CliRunner().invoke(plan_import, ["iglu", str(tmp_path), "--into", str(tmp_path / "plan")])
     assert done.exit_code == 1
     assert f"{wrong}: self: version '1' is not MODEL-REVISION-ADDITION" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.yaml", b"a: [1\nb: {", "a.yaml:2: expected ',' or ']', but got ':'"),
+        ("a.yaml", b"a: " + b"[" * 20_000, "a.yaml: nested too deep to be read"),
+        ("a.json", b"[" * 200_000, "a.json: nested too deep to be read"),
+        ("a.json", b'{"a":\n', "a.json:2: Expecting value"),
+        ("a.yaml", b"a: \xff", "a.yaml: not UTF-8"),
+        ("a.yaml", b"a: \x01", "a.yaml: a character that YAML does not allow"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    done = CliRunner().invoke(plan_import, ["rudderstack", str(tmp_path), "--into", str(tmp_path / "plan")])
+    assert (done.exit_code, done.output) == (1, f"Error: {tmp_path}/{expected}\n")

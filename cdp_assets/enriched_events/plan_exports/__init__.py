@@ -63,6 +63,14 @@ def pascal(text: str) -> str:
     return f"_{name}" if name[0].isdigit() else name
 
 
+def free(name: str, taken: set[str]) -> str:
+    """The name, with `_` after it while it is taken; it is taken then. `step_1_23` and `step_12_3` are one without their `_`."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
 def named(plan: TrackingPlan) -> dict[str, EventSpec]:
     """The events by names that a program can use: an older version, and a second event of equal words, get a number."""
     found: dict[str, EventSpec] = {}

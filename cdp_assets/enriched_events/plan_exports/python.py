@@ -7,7 +7,7 @@ import keyword
 from collections.abc import Mapping
 from typing import Any
 
-from cdp_assets.enriched_events.plan_exports import Received, named, pascal
+from cdp_assets.enriched_events.plan_exports import Received, free, named, pascal
 from cdp_assets.enriched_events.plan_exports.json_schema import object_schema
 from cdp_assets.enriched_events.spec import EventSpec, TrackingPlan
 
@@ -33,6 +33,24 @@ class Analytics(Protocol):
     def identify(self, user_id: Any = ..., traits: Any = ..., context: Any = ..., **more: Any) -> Any: ...
     def group(self, user_id: Any = ..., group_id: Any = ..., traits: Any = ..., context: Any = ..., **more: Any) -> Any: ...
 '''
+_OTHERS = frozenset(
+    {
+        "Analytics",
+        "Any",
+        "Literal",
+        "NotRequired",
+        "Protocol",
+        "TypedDict",
+        "annotations",
+        "bool",
+        "dict",
+        "float",
+        "int",
+        "list",
+        "str",
+    }
+)
+"""What the module names itself: an event of the same name would take its place in it."""
 _TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 
 
@@ -40,25 +58,30 @@ def write(plan: TrackingPlan, seen: Received) -> dict[str, str]:
     """One module with everything."""
     _ = seen
     parts = [_HEAD]
+    taken = {*keyword.kwlist, *_OTHERS}
     for name, event in named(plan).items():
         if event.type != "alias":
-            parts.append(_dictionary(pascal(name), object_schema(event.properties)))
-            parts.append(_function(f"{name}_" if keyword.iskeyword(name) else name, pascal(name), event))
+            kind = free(pascal(name), taken)
+            parts.append(_dictionary(kind, object_schema(event.properties), taken))
+            parts.append(_function(free(name, taken), kind, event))
     return {"events.py": "\n\n".join(parts)}
 
 
-def _dictionary(name: str, schema: Mapping[str, Any]) -> str:
-    """A TypedDict in its functional form, since a property may be called anything; those of nested objects stand before it."""
+def _dictionary(name: str, schema: Mapping[str, Any], taken: set[str]) -> str:
+    """A TypedDict in its functional form, since a property may be called anything; those of nested objects stand before it.
+
+    `taken`: the names of the module so far.
+    """
     before: list[str] = []
     required = schema.get("required", [])
     fields = []
     for key, each in schema.get("properties", {}).items():
-        kind = _type(each, f"{name}{pascal(key)}", before)
+        kind = _type(each, f"{name}{pascal(key)}", before, taken)
         fields.append(f"        {json.dumps(key)}: {json.dumps(kind if key in required else f'NotRequired[{kind}]')},\n")
     return "\n\n".join([*before, f"{name} = TypedDict(\n    {json.dumps(name)},\n    {{\n{''.join(fields)}    }},\n)\n"])
 
 
-def _type(schema: Mapping[str, Any], name: str, before: list[str]) -> str:
+def _type(schema: Mapping[str, Any], name: str, before: list[str], taken: set[str]) -> str:
     if "enum" in schema:
         values = [value for value in schema["enum"] if not isinstance(value, float)]
         if len(values) == len(schema["enum"]):
@@ -67,12 +90,12 @@ def _type(schema: Mapping[str, Any], name: str, before: list[str]) -> str:
     told = []
     for kind in [kinds] if isinstance(kinds, str) else kinds:
         if kind == "object" and schema.get("properties"):
-            before.append(_dictionary(name, schema))
-            told.append(name)
+            told.append(free(name, taken))
+            before.append(_dictionary(told[-1], schema, taken))
         elif kind == "object":
             told.append("dict[str, Any]")
         elif kind == "array":
-            told.append(f"list[{_type(schema['items'], name, before)}]" if "items" in schema else "list[Any]")
+            told.append(f"list[{_type(schema['items'], name, before, taken)}]" if "items" in schema else "list[Any]")
         else:
             told.append(_TYPES[kind])
     return " | ".join(told) or "Any"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cdp_assets.enriched_events.plan_exports import Received, named, pascal, words
+from cdp_assets.enriched_events.plan_exports import Received, free, named, pascal, words
 from cdp_assets.enriched_events.plan_exports.json_schema import object_schema
 from cdp_assets.enriched_events.spec import EventSpec, TrackingPlan
 
@@ -43,9 +43,9 @@ def write(plan: TrackingPlan, seen: Received) -> dict[str, str]:
     for name, event in named(plan).items():
         if event.type == "alias":
             continue
-        interface = _free(pascal(name), interfaces)
+        interface = free(pascal(name), interfaces)
         parts.append(_interface(interface, event))
-        parts.append(_function(_free(_camel(name), functions), interface, event))
+        parts.append(_function(free(_camel(name), functions), interface, event))
     return {"events.ts": "\n".join(parts)}
 
 
@@ -54,14 +54,6 @@ def _camel(text: str) -> str:
     first, *rest = words(text)
     name = first.lower() + "".join(word[0].upper() + word[1:].lower() for word in rest)
     return f"_{name}" if name[0].isdigit() else name
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """The name, with `_` after it while it is taken; it is taken then. `step_1_23` and `step_12_3` are one without their `_`."""
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 def _interface(name: str, event: EventSpec) -> str:
