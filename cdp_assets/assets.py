@@ -54,6 +54,10 @@ class LayerError(Exception):
     """A layer failed. The text names the type of the error and where it arose, never its message, which may hold values."""
 
 
+_DUCKDB_INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of Ctrl-C while it is at work."""
+
+
 @contextmanager
 def safely_told(layer: str) -> Iterator[None]:
     """Failures of the body, told without values of people: only our own errors and those of files keep their words."""
@@ -64,6 +68,8 @@ def safely_told(layer: str) -> Iterator[None]:
     except dg.Failure:
         raise
     except Exception as error:
+        if error.args == (_DUCKDB_INTERRUPTED,):
+            raise dg.DagsterExecutionInterruptedError from None
         failure = safe_text(error)
     raise LayerError(f"{layer}: {failure}")
 

@@ -37,6 +37,8 @@ from sensors.under_way import alive, under_way
 
 MOST_ROUNDS = 100
 """Runs of one `cdp run`: batches that are sealed meanwhile are taken too, but a flood never keeps it going for ever."""
+_INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 @dataclass
@@ -70,7 +72,8 @@ def run_all(
 ) -> RunOutcome:
     """Seal what was acknowledged, and materialise what is pending until nothing is, on the instance under `home`.
 
-    The environment must name the same home (`CDP_HOME`). A failed check or step ends it; nothing is raised for one.
+    The environment must name the same home (`CDP_HOME`). A failed check or step ends it; nothing is raised for one. Raises KeyboardInterrupt
+    after Ctrl-C, also where Dagster has made a failed step of it.
     """
     ungathered: list[str] = []
     try:
@@ -98,6 +101,8 @@ def run_all(
             outcome.rounds += 1
             outcome.run_ids.append(result.run_id)
             if not result.success:
+                if _is_interrupted(result):
+                    raise KeyboardInterrupt
                 outcome.failures = list(_failures(result))
                 break
             full = False  # what comes now is new
@@ -144,6 +149,11 @@ def _config(full: bool, as_of: datetime | None, sync: bool, allow_removals: Sequ
     cdp = {"full": full, **({"as_of": as_of.isoformat()} if as_of else {})}
     ops = {"ops": {SYNCS: {"config": {"allow_removals": list(allow_removals)}}}} if sync else {}
     return {"resources": {"cdp": {"config": cdp}}, "loggers": {"progress": {}}, **ops}
+
+
+def _is_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    failed = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
+    return any(error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__ for error in failed)
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> Iterator[str]:
@@ -235,7 +245,7 @@ def run(
 ) -> None:
     """Bring every table up to what was received, check it, send destinations what changed, and build the marts when something did.
 
-    Exit status 1 when a check that must pass did not, or a destination took nothing; the reason is printed.
+    Exit status 1 when a check that must pass did not, or a destination took nothing; the reason is printed. 130 after Ctrl-C, which may come at any time.
 
     \b
     Example:
@@ -255,12 +265,16 @@ def run(
         raise click.BadParameter(str(error), param_hint="--as-of") from None
     home = Home.from_env()
     os.environ["DAGSTER_HOME"] = str(ensure_instance(home))
-    with shown_progress() as say:
-        outcome = run_all(home, project, full=full, as_of=now, sync=not no_sync, allow_removals=allow_removals, say=say)
-        declared = (*dbt_project.sources(dbt_project.PROJECT), *config_dir().rglob("*.yaml"))
-        if outcome.is_done and not no_marts and (full or not is_current(home, declared)):
-            say("building the marts")
-            outcome.failures.extend(build_marts(home, project)[1])
+    try:
+        with shown_progress() as say:
+            outcome = run_all(home, project, full=full, as_of=now, sync=not no_sync, allow_removals=allow_removals, say=say)
+            declared = (*dbt_project.sources(dbt_project.PROJECT), *config_dir().rglob("*.yaml"))
+            if outcome.is_done and not no_marts and (full or not is_current(home, declared)):
+                say("building the marts")
+                outcome.failures.extend(build_marts(home, project)[1])
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing is lost, and the next run goes on from here", err=True)
+        context.exit(_INTERRUPTED)
     for each in (*outcome.warnings, *outcome.failures):
         click.echo(each, err=True)
     context.exit(0 if outcome.is_done else 1)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -235,3 +236,27 @@ def test_invented_people_are_never_sent_to_a_real_address(tmp_path: Path) -> Non
     assert done.status == 1
     assert "cannot replace destination crm" in done.err
     assert not (tmp_path / "home" / "inbox").exists()
+
+
+def test_ctrl_c_ends_a_run_at_once_and_the_next_goes_on_from_there(tmp_path: Path) -> None:
+    purchases = tmp_path / "purchases.txt"
+    rows = "".join(f" {number:05d} 19970101  1   11.77\r\n" for number in range(20_000))
+    purchases.write_text(" customer_id  date number_of_cds  dollar_value\r\n" + rows)
+    home = Home(tmp_path / "home")
+    assert cdp(home.root, "ingest", purchases, "--source", "orders").status == 0
+    running = subprocess.Popen(
+        [sys.executable, "-m", "cdp_cli.main", "run", "--no-sync", "--no-marts"],
+        cwd=REPOSITORY,
+        env={**os.environ, **KEYS, "CDP_HOME": str(home.root)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (home.locks / "enriched_events.lock").exists():  # the second layer is at work
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert (running.returncode, told) == (130, "interrupted; nothing is lost, and the next run goes on from here\n")
+    assert cdp(home.root, "run", "--no-sync", "--no-marts").status == 0
+    assert cdp(home.root, "query", "--format", "csv", "select count(*) from enriched_events").out.split()[-1] == "20000"
