@@ -150,16 +150,25 @@ def others() -> list[dict[str, Any]]:
 def line(message: dict[str, Any], at: datetime) -> bytes:
     """As the collector writes it; `cookies` of the message are those that were kept of its request."""
     cookies = message.get("cookies")
-    request = None if cookies is None else json.dumps({"headers": {}, "cookies": cookies})
+    request = None if cookies is None else json.dumps({"headers": {}, "cookies": cookies}).encode()
     head = envelope.header("web", int(at.timestamp() * 1e6), ip="203.0.113.7", request=request)
+    return head + _text(message, at) + envelope.END
+
+
+def _text(message: dict[str, Any], at: datetime) -> bytes:
     said = {name: value for name, value in message.items() if name != "cookies"}
-    return head + json.dumps({"timestamp": at.isoformat(), **said}).encode() + envelope.END
+    return json.dumps({"timestamp": at.isoformat(), **said}).encode()
 
 
 def receive(home: Home, messages: Iterable[dict[str, Any]], at: datetime, refused: Iterable[bytes] = ()) -> None:
-    """One batch of the inbox."""
+    """One batch of the inbox, of calls of three messages."""
     micros = int(at.timestamp() * 1e6)
-    lines = [line(each, at + timedelta(seconds=n)) for n, each in enumerate(messages)]
+    lines: list[bytes] = []
+    told = list(messages)
+    for n, each in enumerate(told):
+        then = at + timedelta(seconds=n)
+        is_continued = n % 3 and not any("cookies" in other for other in told[n - 1 : n + 1])
+        lines.append(envelope.CONTINUED + _text(each, then) + envelope.END if is_continued else line(each, then))
     Inbox(home.inbox).add_batch([*lines, *(envelope.refused("web", micros, each, "not JSON") for each in refused)], at)
 
 
