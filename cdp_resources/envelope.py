@@ -65,19 +65,18 @@ def header(
     type: str | None = None,
     ip: str | None = None,
     line: int | None = None,
-    request: bytes | None = None,
+    request: str | None = None,
 ) -> bytes:
     """Everything of an accepted line before its message; the line is `header + message + END`.
 
     `received_at` is in microseconds since 1970 UTC. `type` is what the endpoint says, None when the message says it. `line` is
-    the line's number in an imported file. `request` is JSON, in ASCII, of the headers and cookies to keep. A `sent_at` that cannot be a time becomes
+    the line's number in an imported file. `request` is JSON of the headers and cookies to keep. A `sent_at` that cannot be a time becomes
     null. The message is `one_line(...)` of bytes that messages.py accepts.
     """
-    fields = _fields(source, received_at, sent_at, type, ip, line).encode("ascii")
-    if request is not None:  # JSON has no control characters: as a string it needs these two escaped
-        escaped = request.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-        fields += b'"request":"' + escaped + b'",'
-    return fields + b'"reason":null,"message":'
+    fields = _fields(source, received_at, sent_at, type, ip, line)
+    if request is not None:
+        fields += f'"request":{_quoted(request)},'
+    return (fields + '"reason":null,"message":').encode("ascii")
 
 
 def accepted(head: bytes, messages: Sequence[bytes], *, is_continued: bool = False) -> bytes:

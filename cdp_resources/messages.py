@@ -30,7 +30,7 @@ class _Object(msgspec.Struct, gc=False):
     """Any JSON object; its members are checked for syntax alone."""
 
 
-class Message(msgspec.Struct, gc=False):
+class Checked(msgspec.Struct, gc=False):
     """The fields of a message that are checked on the way in."""
 
     type: _Type | None = None
@@ -44,6 +44,11 @@ class Message(msgspec.Struct, gc=False):
     properties: _Object | None = None
     traits: _Object | None = None
     context: _Object | None = None
+
+
+class Message(Checked, gc=False):
+    """A message that came by itself, with what its call says."""
+
     sentAt: Any = None
     writeKey: Any = None
 
@@ -189,7 +194,7 @@ def identified(message: bytes, message_id: str) -> bytes:
 
 
 class _Whole(msgspec.Struct, gc=False):
-    batch: list[Message]
+    batch: list[Checked]
 
 
 class Batch(msgspec.Struct, gc=False):
@@ -221,12 +226,17 @@ def clean(body: bytes, messages: Sequence[bytes], max_bytes: int, *, is_anonymou
         checked = _decode_whole(body).batch
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    brackets = 2  # those of the body, then one of each message, and one of each object that it surely has
+    brackets = 2 + len(checked)  # those of the body, one of each message, then one of each object that it surely has
     for message in checked:
-        if is_anonymous_id_needed and not message.anonymousId:
+        if not message.anonymousId and (is_anonymous_id_needed or not message.userId):
             return False
-        if not (message.userId or message.anonymousId) or message.type is None or (not message.event and message.type == "track"):
+        if (kind := message.type) is None or (kind == "track" and not message.event):
             return False
-        brackets += 1 + (message.properties is not None) + (message.traits is not None) + (message.context is not None)
+        if message.properties is not None:
+            brackets += 1
+        if message.traits is not None:
+            brackets += 1
+        if message.context is not None:
+            brackets += 1
     # No message can have more than all others leave; only when that is too many, each is counted by itself.
     return _opening(body) - brackets + 4 <= MAX_DEPTH or not any(is_too_deep(bytes(message)) for message in messages)

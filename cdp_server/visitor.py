@@ -37,8 +37,8 @@ class Visitor(msgspec.Struct, frozen=True, gc=False):
     """Its id by the source's own cookie."""
     set_cookie: bytes | None = None
     """The header that sets it."""
-    request: bytes | None = None
-    """JSON, in ASCII, of the headers and cookies that the source keeps."""
+    request: str | None = None
+    """JSON of the headers and cookies that the source keeps."""
 
 
 class Visitors:
@@ -87,7 +87,7 @@ class Visitors:
         is_dropped = "drop" in answers
         return is_dropped or "anonymous" in answers, is_dropped
 
-    def _request(self, headers: Mapping[bytes, bytes], cookies: Mapping[str, str]) -> bytes | None:
+    def _request(self, headers: Mapping[bytes, bytes], cookies: Mapping[str, str]) -> str | None:
         said: dict[str, str] = {}
         for name, sent in self._kept_headers:
             if (value := headers.get(sent)) is not None:
@@ -98,10 +98,9 @@ class Visitors:
                 held[name] = text[:_KEPT_LENGTH]
         if not (said or held):
             return None
-        kept = {"headers": said, "cookies": held}
-        encoded = msgspec.json.encode(kept)
+        encoded = msgspec.json.encode({"headers": said, "cookies": held})
         # Lines of the inbox are ASCII up to the message.
-        return encoded if encoded.isascii() else json.dumps(kept, separators=(",", ":")).encode("ascii")
+        return encoded.decode() if encoded.isascii() else json.dumps({"headers": said, "cookies": held}, separators=(",", ":"))
 
 
 def _attributes(cookie: IdCookie) -> str:
@@ -114,12 +113,15 @@ def _attributes(cookie: IdCookie) -> str:
 
 def _cookies(header: bytes, wanted: re.Pattern[str]) -> dict[str, str]:
     """Name -> value of those that are wanted, each by itself, since one that is broken must not hide the others."""
-    found: dict[str, str] = {}
     text = ";" + header.decode("latin-1")  # a pattern that begins with one character is searched several times as fast
-    for name, rest in wanted.findall(text):
+    pairs = wanted.findall(text)
+    if '"' not in text and "\0" not in text and "\t" not in text and " ;" not in text and text[-1] != " ":
+        return dict(pairs[::-1])  # of two with one name the first counts
+    found: dict[str, str] = {}
+    for name, rest in pairs:
         if name in found:
             continue
-        value = rest.rstrip()
+        value = rest.rstrip(" \t")
         if value.startswith('"'):
             try:
                 value = SimpleCookie(f"quoted={value}")["quoted"].value

@@ -20,7 +20,7 @@ from cdp_resources.inbox_follower import InboxFollower
 
 NOW = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
 AT = int(NOW.timestamp()) * 1_000_000
-REQUEST = json.dumps({"headers": {"message": '"message":'}, "cookies": {}}).encode()
+REQUEST = json.dumps({"headers": {"message": '"message":'}, "cookies": {}})
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Call:
     source: str
     ip: str | None
     sent_at: str | None
-    request: bytes | None
+    request: str | None
     kind: str
     count: int
 

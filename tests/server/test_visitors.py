@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -73,6 +74,25 @@ def test_declared_headers_and_cookies_are_kept_and_no_others(collector: Any) -> 
     )
     _page(collector, {"User-Agent": "x" * 3000})
     assert len(collector.take()[0]["request"]) < 1200
+
+
+@pytest.mark.parametrize(
+    ("cookies", "kept"),
+    [
+        ("theme=dark; message=m", {"message": "m", "theme": "dark"}),
+        ("theme=dark; theme=light;message=a b", {"message": "a b", "theme": "dark"}),
+        ('theme="da\\"rk"; theme=light', {"theme": 'da"rk'}),
+        ('message="; theme=dark ;  message=m', {"message": "m", "theme": "dark"}),
+        ("theme=dark ; message=m", {"message": "m", "theme": "dark"}),
+        ("theme=dark\t; xtheme=no; message=", {"message": "", "theme": "dark"}),
+        ("theme; message", {}),
+        ("xtheme=no; themes=no", {}),
+    ],
+)
+def test_cookies_are_read_one_by_one_and_the_first_of_a_name_counts(collector: Any, cookies: str, kept: dict[str, str]) -> None:
+    _page(collector, {"User-Agent": "F", "Cookie": cookies})
+    (line,) = collector.take()
+    assert json.loads(line["request"])["cookies"] == kept
 
 
 @pytest.mark.parametrize("path", ["/i?e=se&se_ac=seen&aid=cookies&eid=1", "/v1/pixel/page?writeKey=cookie-key&data=e30="])

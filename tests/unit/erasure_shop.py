@@ -150,7 +150,7 @@ def others() -> list[dict[str, Any]]:
 def line(message: dict[str, Any], at: datetime) -> bytes:
     """As the collector writes it; `cookies` of the message are those that were kept of its request."""
     cookies = message.get("cookies")
-    request = None if cookies is None else json.dumps({"headers": {}, "cookies": cookies}).encode()
+    request = None if cookies is None else json.dumps({"headers": {}, "cookies": cookies})
     head = envelope.header("web", int(at.timestamp() * 1e6), ip="203.0.113.7", request=request)
     return head + _text(message, at) + envelope.END
 
