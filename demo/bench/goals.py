@@ -17,8 +17,6 @@ IDENTITY_SECONDS = 15.0
 INCREMENT_SECONDS = 15.0
 WRITTEN_PER_CHANGE = 4.0
 COLLECTOR_SHARE = 0.5
-KEPT_SHARE = 0.9
-"""What is lost to everything on may be as much as a machine drifts between two pairs."""
 SINGLE_REQUESTS = 15_000
 BATCHED_EVENTS = 150_000
 BOUNDED = 2.0
@@ -209,21 +207,18 @@ def _collector(results: Json) -> Iterator[Verdict]:
         yield Verdict(f"collector, {unit}", f"{goal:,} on a quiet machine", f"{rate:,.0f}", rate >= goal)
         everything = found.get(f"{kind}_everything")
         if everything is not None:
-            share = everything["collector"]["events_per_second"] / everything["bare"]["events_per_second"]
-            yield Verdict(
-                f"collector, {unit}, everything on, under requests of browsers",
-                f"keeps its ratio to bare raw ASGI: at least {KEPT_SHARE} of it",
-                f"{share:.2f} beside {rate / bare:.2f}: {share / (rate / bare):.2f} of it",
-                share >= KEPT_SHARE * rate / bare,
+            # The ratio to keep is the goal's. Of the plain ratio a faster plain collector would keep less, with everything else as fast as before.
+            yield _beside_bare(
+                f"{unit}, everything on, under requests of browsers", everything, f", where a plain source has {rate / bare:.2f}"
             )
 
 
-def _beside_bare(unit: str, pair: Json) -> Verdict:
+def _beside_bare(what: str, pair: Json, besides: str = "") -> Verdict:
     rate, bare = pair["collector"]["events_per_second"], pair["bare"]["events_per_second"]
     return Verdict(
-        f"collector, {unit}, {pair['collector']['connections']} connections",
+        f"collector, {what}, {pair['collector']['connections']} connections",
         "at least half of bare raw ASGI",
-        f"{rate:,.0f} beside {bare:,.0f}: {rate / bare:.2f}",
+        f"{rate:,.0f} beside {bare:,.0f}: {rate / bare:.2f}{besides}",
         rate >= COLLECTOR_SHARE * bare,
     )
 
