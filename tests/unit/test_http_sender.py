@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -211,66 +212,55 @@ def test_nobody_listening_has_certainly_not_arrived_and_ends_the_run_early(make:
     assert sender.request_count == before
 
 
-def test_an_answer_that_never_ends_is_cut_off(make: Callable[..., Sender]) -> None:
+@contextmanager
+def answering(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The address of a server that takes one request, and answers it by hand."""
     listener = socket.create_server(("127.0.0.1", 0))
 
-    def endless() -> None:
+    def serve() -> None:
         connection, _ = listener.accept()
-        with connection:
+        with connection, suppress(OSError):
             connection.recv(65_536)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
-            try:
-                for _ in range(200):
-                    connection.sendall(b"x" * 65_536)
-            except OSError:
-                return
+            answer(connection)
 
-    thread = threading.Thread(target=endless, daemon=True)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     with listener:
-        answer = make(Limits(max_attempts=1)).send(request_to(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
     thread.join(5)
+
+
+def test_an_answer_that_never_ends_is_cut_off(make: Callable[..., Sender]) -> None:
+    def endless(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+        for _ in range(200):
+            connection.sendall(b"x" * 65_536)
+
+    with answering(endless) as url:
+        answer = make(Limits(max_attempts=1)).send(request_to(url))
     assert (answer.status, answer.failure, answer.may_have_arrived) == (None, "answer_too_long", True)
 
 
 def test_an_answer_that_trickles_takes_no_longer_than_an_attempt_may() -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
     done = threading.Event()
 
-    def trickling() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(65_536)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
-            try:
-                while not done.wait(0.02):
-                    connection.sendall(b"x")
-            except OSError:
-                return
+    def trickling(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        while not done.wait(0.02):
+            connection.sendall(b"x")
 
-    thread = threading.Thread(target=trickling, daemon=True)
-    thread.start()
-    with listener, Sender(Limits(timeout_seconds=0.2, max_attempts=1)) as sender:
-        answer = sender.send(request_to(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
-    done.set()
-    thread.join(5)
+    with answering(trickling) as url, Sender(Limits(timeout_seconds=0.2, max_attempts=1)) as sender:
+        answer = sender.send(request_to(url))
+        done.set()
     assert (answer.status, answer.failure, answer.may_have_arrived) == (None, "timeout", True)
 
 
 def test_an_answer_that_ends_too_soon_is_none(make: Callable[..., Sender]) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
+    def ending(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
 
-    def ending() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(65_536)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
-
-    thread = threading.Thread(target=ending, daemon=True)
-    thread.start()
-    with listener:
-        answer = make(Limits(max_attempts=1)).send(request_to(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
-    thread.join(5)
+    with answering(ending) as url:
+        answer = make(Limits(max_attempts=1)).send(request_to(url))
     assert (answer.status, answer.failure, answer.may_have_arrived) == (None, "no_answer", True)
 
 
