@@ -98,6 +98,17 @@ def test_an_answer_is_kept_or_refused_as_in_its_case(bank: Bank, case: Path, tmp
     assert (path.read_text() if path.exists() else None) == told["kept"]
 
 
+def test_no_credentials_of_this_machine_are_sent(bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password elsewhere\n", encoding="utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("BANK_TOKEN", "Bearer declared")
+    assert pulled(daily(tmp_path / "open", bank))["file"].failure is None
+    assert pulled(daily(tmp_path / "closed", bank, authorization={"env": "BANK_TOKEN"}))["file"].failure is None
+    assert [each.get("Authorization") for each in bank.asked] == [None, "Bearer declared"]
+
+
 def test_a_file_is_fetched_when_it_changed_and_read_by_the_enrichment(bank: Bank, tmp_path: Path) -> None:
     run = daily(tmp_path, bank)
     first = pulled(run)["file"]

@@ -80,6 +80,27 @@ def test_the_record_of_a_person_who_merged_and_left_is_still_theirs(tmp_path: Pa
         assert vendor.state("letters") == {}
 
 
+def test_a_record_is_shown_also_while_it_bears_the_number_from_before_a_merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with WebhookVendor() as vendor:
+        monkeypatch.setenv("CDP_TEST_URL", vendor.url)
+        monkeypatch.setenv("CDP_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("CDP_CONFIG", str(tmp_path / "config"))
+        home, project = Home(tmp_path / "home"), shop.write_config(tmp_path / "config", LETTERS)
+        old_device = {"anonymousId": "older-device"}
+        step(home, project, 0, {"type": "page", "name": "Home", **old_device, **consent(True)})
+        looked = {"type": "track", "event": "Looked", "userId": "ann", **consent(True)}
+        step(home, project, 1, {"type": "identify", "userId": "ann", "traits": {"email": ANN}, **consent(True)}, looked)
+    at = shop.START + timedelta(days=2)
+    shop.receive(home, [{"type": "identify", "messageId": "m", "userId": "ann", **old_device}], at)
+    pipeline.update_all(Run(home, project, at + timedelta(minutes=5)))  # and no sync
+    shown = json.loads(CliRunner().invoke(profile, ["--json", ANN]).stdout)
+    assert [(each["sync"], each["key"]) for each in shown["sent"]] == [("letters", ANN)]
+    with Ledger(home.ledger) as ledger:
+        assert ledger.acknowledged("letters")["profile_id"].to_list() != [shown["profile_id"]]
+
+
 def test_records_at_a_former_destination_are_erased_there_and_removed_if_that_was_declared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
