@@ -51,12 +51,6 @@ class Clock:
             self.slept.append(seconds)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[WebhookVendor]:
-    with WebhookVendor() as started:
-        yield started
-
-
 @pytest.fixture
 def vendor(server: WebhookVendor) -> WebhookVendor:
     server.reset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -42,6 +43,7 @@ fields: {email: identifier.email}
 """,
 }
 ANN = "ann@mail.example"
+OLD_DEVICE = {"anonymousId": "older-device"}
 
 
 def consent(given: bool) -> dict[str, Any]:
@@ -57,43 +59,41 @@ def step(home: Home, project: Project, days: int, *messages: dict[str, Any]) -> 
     assert destination_syncs.update(run, pipeline.profile_columns(project), f"day {days}", ["letters"]).failures == []
 
 
-def test_the_record_of_a_person_who_merged_and_left_is_still_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Home, Project, WebhookVendor]]:
+    """A person whose record is at a destination, and a device of hers that is older and nobody's yet."""
     with WebhookVendor() as vendor:
         monkeypatch.setenv("CDP_TEST_URL", vendor.url)
         monkeypatch.setenv("CDP_HOME", str(tmp_path / "home"))
         monkeypatch.setenv("CDP_CONFIG", str(tmp_path / "config"))
         home, project = Home(tmp_path / "home"), shop.write_config(tmp_path / "config", LETTERS)
-        old_device = {"anonymousId": "older-device"}
-        step(home, project, 0, {"type": "page", "name": "Home", **old_device, **consent(True)})
+        step(home, project, 0, {"type": "page", "name": "Home", **OLD_DEVICE, **consent(True)})
         looked = {"type": "track", "event": "Looked", "userId": "ann", **consent(True)}
         step(home, project, 1, {"type": "identify", "userId": "ann", "traits": {"email": ANN}, **consent(True)}, looked)
-        with Ledger(home.ledger) as ledger:
-            [before] = ledger.acknowledged("letters")["profile_id"].to_list()
-        step(home, project, 10, {"type": "identify", "userId": "ann", **old_device, **consent(True)})
-        with Ledger(home.ledger) as ledger:
-            [after] = ledger.acknowledged("letters")["profile_id"].to_list()
-        assert after < before, "the older profile goes on"
-        assert list(vendor.state("letters")) == [ANN], "in mode upsert the record of somebody who left the segment stays"
-        shown = CliRunner().invoke(profile, ["--json", ANN])
-        assert [(each["sync"], each["key"]) for each in json.loads(shown.stdout)["sent"]] == [("letters", ANN)]
-        step(home, project, 11, {"type": "page", "userId": "ann", "name": "Preferences", **consent(False)})
-        assert vendor.state("letters") == {}
+        yield home, project, vendor
+
+
+def test_the_record_of_a_person_who_merged_and_left_is_still_theirs(letters: tuple[Home, Project, WebhookVendor]) -> None:
+    home, project, vendor = letters
+    with Ledger(home.ledger) as ledger:
+        [before] = ledger.acknowledged("letters")["profile_id"].to_list()
+    step(home, project, 10, {"type": "identify", "userId": "ann", **OLD_DEVICE, **consent(True)})
+    with Ledger(home.ledger) as ledger:
+        [after] = ledger.acknowledged("letters")["profile_id"].to_list()
+    assert after < before, "the older profile goes on"
+    assert list(vendor.state("letters")) == [ANN], "in mode upsert the record of somebody who left the segment stays"
+    shown = CliRunner().invoke(profile, ["--json", ANN])
+    assert [(each["sync"], each["key"]) for each in json.loads(shown.stdout)["sent"]] == [("letters", ANN)]
+    step(home, project, 11, {"type": "page", "userId": "ann", "name": "Preferences", **consent(False)})
+    assert vendor.state("letters") == {}
 
 
 def test_a_record_is_shown_also_while_it_bears_the_number_from_before_a_merge(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    letters: tuple[Home, Project, WebhookVendor],
 ) -> None:
-    with WebhookVendor() as vendor:
-        monkeypatch.setenv("CDP_TEST_URL", vendor.url)
-        monkeypatch.setenv("CDP_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("CDP_CONFIG", str(tmp_path / "config"))
-        home, project = Home(tmp_path / "home"), shop.write_config(tmp_path / "config", LETTERS)
-        old_device = {"anonymousId": "older-device"}
-        step(home, project, 0, {"type": "page", "name": "Home", **old_device, **consent(True)})
-        looked = {"type": "track", "event": "Looked", "userId": "ann", **consent(True)}
-        step(home, project, 1, {"type": "identify", "userId": "ann", "traits": {"email": ANN}, **consent(True)}, looked)
+    home, project, _ = letters
     at = shop.START + timedelta(days=2)
-    shop.receive(home, [{"type": "identify", "messageId": "m", "userId": "ann", **old_device}], at)
+    shop.receive(home, [{"type": "identify", "messageId": "m", "userId": "ann", **OLD_DEVICE}], at)
     pipeline.update_all(Run(home, project, at + timedelta(minutes=5)))  # and no sync
     shown = json.loads(CliRunner().invoke(profile, ["--json", ANN]).stdout)
     assert [(each["sync"], each["key"]) for each in shown["sent"]] == [("letters", ANN)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -18,19 +16,7 @@ from cdp_resources.destinations.plugin import Account
 from cdp_resources.http import Limits, Sender
 from cdp_resources.secrets import MissingSecretError, UnusableSecretError
 from demo.vendors import WebhookVendor
-from tests.unit.sync_world import LIMITS, World, a_world, people, spec
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[WebhookVendor]:
-    with WebhookVendor() as started:
-        yield started
-
-
-@pytest.fixture
-def world(server: WebhookVendor, tmp_path: Path) -> Iterator[World]:
-    with a_world(server, tmp_path) as made:
-        yield made
+from tests.unit.sync_world import LIMITS, World, people, spec
 
 
 def test_a_run_sends_what_changed_and_the_next_sends_nothing(world: World) -> None:

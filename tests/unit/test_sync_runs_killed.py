@@ -8,30 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import polars as pl
-import pytest
 
 from cdp_assets.destination_syncs.transform import planned_changes
 from cdp_resources.activation import run_sync
 from cdp_resources.home import REPOSITORY
 from cdp_resources.ledger import Ledger
-from demo.vendors import WebhookVendor
-from tests.unit.sync_world import World, a_world, desired, people, spec
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[WebhookVendor]:
-    with WebhookVendor() as started:
-        yield started
-
-
-@pytest.fixture
-def world(server: WebhookVendor, tmp_path: Path) -> Iterator[World]:
-    with a_world(server, tmp_path) as made:
-        yield made
+from tests.unit.sync_world import World, desired, people, spec
 
 
 def test_two_runs_at_once_do_not_both_send(world: World) -> None:
