@@ -47,7 +47,7 @@ class Checked(msgspec.Struct, gc=False):
 
 
 class Message(Checked, gc=False):
-    """A message that came by itself, with what its call says."""
+    """The same, and what a message that comes by itself says of its call."""
 
     sentAt: Any = None
     writeKey: Any = None

@@ -21,10 +21,9 @@ class TokenBucket:
     def wait(self) -> int:
         """Whole seconds until events may be taken again, 0 for now."""
         now = self._clock()
-        held = self._held + (now - self._at) * self._per_second
-        self._held = held = held if held < self._most else self._most
+        self._held = min(self._most, self._held + (now - self._at) * self._per_second)
         self._at = now
-        return 0 if held >= 1 else math.ceil((1 - held) / self._per_second)
+        return 0 if self._held >= 1 else math.ceil((1 - self._held) / self._per_second)
 
     def take(self, events: int) -> None:
         """Events were let in."""
