@@ -111,14 +111,20 @@ def test_what_is_acknowledged_becomes_batches_of_its_hour_once(
     collectors = [start(tmp_path / f"collector{number}", kafka=topic) for number in range(2)]
     for number, collector in enumerate(collectors):
         for kind in ("track", "nonsense"):
-            batch = {"batch": [{"type": kind, "event": "Seen", "userId": "u", "messageId": f"{kind}{number}"}]}
+            event = {"type": kind, "event": "Seen", "userId": "u"}
+            batch = {"batch": [{**event, "messageId": f"{kind}{number}-{place}"} for place in "ab"]}
             assert collector.post("/v1/batch", batch).status == 200
         assert collector.request("GET", "/readyz").status == 200
     inbox = Inbox(tmp_path / "inbox")
     assert waiting(inbox, InboxTopic(**topic)) == 6, "two of them only proved that writing works"
     moved = move(inbox, InboxTopic(**topic))
     assert (moved.messages, moved.left, waiting(inbox, InboxTopic(**topic))) == (6, 0, 0)
-    assert sorted(ids(inbox)) == ["nonsense0", "nonsense1", "track0", "track1"]
+    assert sorted(ids(inbox)) == [
+        f"{kind}{number}-{place}" for kind in ("nonsense", "track") for number in (0, 1) for place in "ab"
+    ]
+    assert FOREIGN not in {line["reason"] for line in stored(inbox)}, (
+        "each line has a header of its own: messages of the topic may part them"
+    )
     at = [line["received_at"] for line in stored(inbox)]
     assert at == sorted(at), "in order of receipt, whichever partition it was in"
     assert move(inbox, InboxTopic(**topic)).batches == ()
